@@ -1,0 +1,1 @@
+//! Access keys, tenants, and who may call.

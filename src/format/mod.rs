@@ -1,0 +1,5 @@
+//! Every byte layout we own, on disk and on the wire: pure, versioned, and specified in docs/format.md before it is
+//! written here. Decoders take hostile input and answer with an error, never a panic.
+
+pub mod boot_region;
+pub mod order;

@@ -1,0 +1,1 @@
+//! Journalled execution: what must survive a killed appliance.

@@ -1,0 +1,3 @@
+//! The operator's and the appliance's binary: parse, build, run, exit code.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Ordered transactional key-value rows: the one place where state that is not chunk data lives.

@@ -1,0 +1,14 @@
+//! Nouns without behaviour: ids, digests, names, sizes, limits. Pure values, checked when they are made.
+
+pub mod digest;
+pub mod id;
+pub mod limit;
+pub mod name;
+pub mod secret;
+pub mod size;
+
+pub use digest::Digest;
+pub use id::{JobId, PackId, UploadId};
+pub use name::{BucketName, ImageRef, NodeName, ObjectKey};
+pub use secret::Secret;
+pub use size::{ByteRange, ByteSize};

@@ -1,0 +1,1 @@
+//! Verified reads of an image over the wire, as the agent does them.

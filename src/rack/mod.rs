@@ -1,0 +1,1 @@
+//! Desired state: spec and survey make a plan, a plan makes a job.

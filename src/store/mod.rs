@@ -1,0 +1,1 @@
+//! The deduplicating engine: bytes in, one commit, the same bytes out, verified.

@@ -1,0 +1,3 @@
+//! The project's own chores, one file a command.
+
+fn main() {}
