@@ -159,9 +159,8 @@ impl FromStr for NodeName {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let good = is_label(text, 63)
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-            && !text.ends_with('-');
+        let good =
+            is_label(text, 63) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') && !text.ends_with('-');
         if good {
             Ok(Self(text.to_owned()))
         } else {

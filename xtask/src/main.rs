@@ -1,3 +1,41 @@
-//! The project's own chores, one file a command.
+//! The project's own chores, one file a command. This one parses and dispatches.
 
-fn main() {}
+mod test;
+mod tidy;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's own chores.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check everything that must hold; what CI runs
+    Test(test::TestArgs),
+    /// Check the rules of the tree that no compiler checks
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap_or_default();
+    let outcome = match args.command {
+        Command::Test(args) => test::run(&root, &args),
+        Command::Tidy => tidy::run(&root),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! `cargo xtask test`: everything that must hold, in the order in which it is cheapest to learn that it does not.
+//!
+//! Each stage prints how long it took, and the first failure stops the run: a broken format is not worth a lab.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+
+/// Which stages to run.
+#[derive(Args)]
+pub struct TestArgs {
+    /// Leave out the lab: no images, no virtual machines
+    #[arg(long)]
+    no_lab: bool,
+}
+
+/// s3s declares a newer compiler than the one that builds it; cargo refuses without this (docs/decisions/0001).
+pub const IGNORE_RUST_VERSION: &str = "--ignore-rust-version";
+
+/// Runs every stage.
+pub fn run(root: &Path, args: &TestArgs) -> Result<()> {
+    let began = Instant::now();
+    stage("format", || cargo(root, &["fmt", "--all", "--check"]))?;
+    stage("tidy", || crate::tidy::run(root))?;
+    stage("lint", || {
+        cargo(root, &["clippy", IGNORE_RUST_VERSION, "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+        let agent = ["--no-default-features", "-p", "bedplate", "--lib", "--bins", "--", "-D", "warnings"];
+        cargo(root, &[&["clippy", IGNORE_RUST_VERSION][..], &agent].concat())
+    })?;
+    stage("tests", || {
+        let skip = ["--workspace", "--", "--skip", "lab::"];
+        cargo(root, &[&["test", IGNORE_RUST_VERSION][..], &skip].concat())
+    })?;
+    if args.no_lab {
+        println!("lab: left out, as asked");
+    } else {
+        // One at a time: each of these tests fills both cores with virtual machines.
+        stage("lab", || {
+            let lab = ["--test", "it", "--", "lab::", "--test-threads", "1", "--nocapture"];
+            cargo(root, &[&["test", IGNORE_RUST_VERSION][..], &lab].concat())
+        })?;
+    }
+    println!("everything holds ({:.0} s)", began.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn stage(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
+    println!("== {name}");
+    let began = Instant::now();
+    run().with_context(|| format!("stage {name}"))?;
+    println!("== {name}: {:.0} s", began.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn cargo(root: &Path, args: &[&str]) -> Result<()> {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(program).args(args).current_dir(root).status().context("start cargo")?;
+    if !status.success() {
+        bail!("`cargo {}` failed: {status}", args.join(" "));
+    }
+    Ok(())
+}
