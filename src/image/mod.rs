@@ -1,1 +1,4 @@
 //! The catalogue of images, and the boot media that carries a node's order.
+
+pub mod boot;
+pub mod seed;
