@@ -6,5 +6,6 @@ pub mod entropy;
 pub mod module;
 pub mod net;
 pub mod process;
+pub mod sparse;
 pub mod wire;
 pub mod worker;
