@@ -1,3 +1,1 @@
 //! The control door: racks, jobs, images, the agent's endpoint, boot media.
-
-pub mod identity;

@@ -1,1 +1,312 @@
-//! One Redfish controller: the gateway that owns the wire, and the verbs that rack steps need.
+//! One Redfish controller: the gateway that owns the wire, and the verbs that rack steps need. Every verb reads back
+//! what it wrote: a BMC's "OK" is not believed.
+
+mod boot;
+mod card;
+mod client;
+mod error;
+mod exchange;
+mod gateway;
+mod inventory;
+mod led;
+mod media;
+mod pins;
+mod power;
+mod quirk;
+mod record;
+mod recorded;
+mod session;
+mod target;
+mod wire;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+pub use boot::{BootTarget, Kept};
+pub use card::{Card, Mark, Trait};
+pub use error::{BmcError, Reach};
+pub use inventory::{Cpu, Drive, Firmware, Gpu, Inventory, ManagerInfo, Nic};
+pub use pins::{MemoryPins, PinFile, Pins, format_pin, parse_pin};
+pub use power::{PowerAction, PowerState};
+pub use record::Recording;
+pub use target::{Address, Credentials, Target};
+
+use client::Client;
+use exchange::{Exchange, Source};
+use gateway::Gateway;
+use quirk::Quirks;
+use recorded::Folder;
+use session::Session;
+use wire::Wire;
+
+use crate::sys::worker::Workers;
+
+const ROOT: &str = "/redfish/v1/";
+
+/// How long a BMC is waited for. The default fits real ones.
+#[derive(Clone, Debug)]
+pub struct Timing {
+    /// For a connection, and again for its TLS handshake.
+    pub connect: Duration,
+    /// For a whole answer.
+    pub answer: Duration,
+    /// For the answers that are known to take minutes.
+    pub slow_answer: Duration,
+    /// First pause before a busy BMC is asked again, where it does not say itself.
+    pub busy_pause: Duration,
+    /// For a busy BMC in all.
+    pub busy_limit: Duration,
+    /// Between two looks at something that is to change.
+    pub look: Duration,
+    /// For a power state to be reached.
+    pub power: Duration,
+    /// For a graceful shutdown.
+    pub graceful: Duration,
+    /// For media to show as inserted or ejected.
+    pub media: Duration,
+    /// For a setting (boot, LED) to read back.
+    pub setting: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            answer: Duration::from_secs(60),
+            slow_answer: Duration::from_secs(200),
+            busy_pause: Duration::from_secs(1),
+            busy_limit: Duration::from_secs(120),
+            look: Duration::from_secs(1),
+            power: Duration::from_secs(90),
+            graceful: Duration::from_secs(300),
+            media: Duration::from_secs(60),
+            setting: Duration::from_secs(20),
+        }
+    }
+}
+
+/// A connected BMC and the one system behind it that is meant. End it with [`Bmc::close`].
+pub struct Bmc {
+    client: Client,
+    exchange: Arc<Exchange>,
+    workers: Workers,
+    token: CancellationToken,
+    quirks: Quirks,
+    root: Value,
+    /// Links of all systems; `system` is one of them.
+    systems: Vec<String>,
+    system: String,
+    managers: Vec<String>,
+}
+
+impl Bmc {
+    /// Connects, logs in, and finds the system that is meant.
+    ///
+    /// # Errors
+    /// Any [`BmcError`]; where the pin has changed, nothing was sent.
+    pub async fn connect(target: &Target, pins: Arc<dyn Pins>) -> Result<Self, BmcError> {
+        Self::connect_with(target, pins, Timing::default()).await
+    }
+
+    /// As [`Bmc::connect`], with other waiting times.
+    ///
+    /// # Errors
+    /// As [`Bmc::connect`].
+    pub async fn connect_with(target: &Target, pins: Arc<dyn Pins>, timing: Timing) -> Result<Self, BmcError> {
+        let exchange = Arc::new(open(target, pins, timing)?);
+        let workers = Workers::new();
+        let gateway = match Gateway::open(exchange.clone(), &workers).await {
+            Ok(gateway) => gateway,
+            Err(error) => return Err(error),
+        };
+        let bmc = exchange.bmc().to_owned();
+        let found = async {
+            let client = Client::new(gateway, bmc)?;
+            let found = find(&client, target.system.as_deref()).await?;
+            Ok((client, found))
+        };
+        let (client, found) = match found.await {
+            Ok(found) => found,
+            Err(error) => {
+                workers.stop().await;
+                return Err(error);
+            }
+        };
+        exchange.learn(found.quirks);
+        let token = workers.token();
+        let Found { root, systems, system, managers, quirks } = found;
+        Ok(Self { client, exchange, workers, token, quirks, root, systems, system, managers })
+    }
+
+    /// The BMC as messages name it: host and port, or the folder.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.client.bmc()
+    }
+
+    /// The family of its firmware, for people.
+    #[must_use]
+    pub fn family(&self) -> &'static str {
+        self.quirks.family()
+    }
+
+    /// Ends the session at the BMC and closes the gateway. Without it, dropping the value does the same in the
+    /// background, as long as the runtime lives.
+    pub async fn close(&self) {
+        self.workers.clone().stop().await;
+    }
+
+    async fn system(&self) -> Result<Value, BmcError> {
+        self.client.get(&self.system).await
+    }
+
+    fn timing(&self) -> &Timing {
+        self.exchange.timing()
+    }
+
+    fn unsupported(&self, what: impl Into<String>) -> BmcError {
+        BmcError::Unsupported { bmc: self.name().to_owned(), what: what.into() }
+    }
+
+    fn not_obeyed(&self, what: impl Into<String>, seen: impl Into<String>) -> BmcError {
+        BmcError::NotObeyed { bmc: self.name().to_owned(), what: what.into(), seen: seen.into() }
+    }
+}
+
+impl Drop for Bmc {
+    fn drop(&mut self) {
+        self.token.cancel();
+    }
+}
+
+fn open(target: &Target, pins: Arc<dyn Pins>, timing: Timing) -> Result<Exchange, BmcError> {
+    match &target.address {
+        Address::Url(url) => {
+            let wire = Wire::new(url, target.pin, pins, timing.clone())?;
+            let session = Session::new(target.credentials.clone());
+            let name = wire.name().to_owned();
+            Ok(Exchange::new(name, url.clone(), Source::Wire(Box::new(wire)), session, timing))
+        }
+        Address::Folder(path) => {
+            let folder = Folder::open(path)?;
+            let origin = Url::parse("http://recorded.invalid/").expect("a constant URL is valid");
+            let name = path.display().to_string();
+            Ok(Exchange::new(name, origin, Source::Folder(folder), Session::new(None), timing))
+        }
+    }
+}
+
+/// What connecting finds out.
+struct Found {
+    root: Value,
+    systems: Vec<String>,
+    system: String,
+    managers: Vec<String>,
+    quirks: Quirks,
+}
+
+async fn find(client: &Client, wanted: Option<&str>) -> Result<Found, BmcError> {
+    let root = root(client).await?;
+    let systems = match root["Systems"]["@odata.id"].as_str() {
+        Some(link) => client.members(link).await?,
+        None => vec![],
+    };
+    let (system, document) = choose(client, &systems, wanted).await?;
+    let mut managers = links(&document["Links"]["ManagedBy"]);
+    if managers.is_empty()
+        && let Some(link) = root["Managers"]["@odata.id"].as_str()
+    {
+        managers = client.members(link).await.unwrap_or_default();
+    }
+    let manager = match managers.first() {
+        Some(link) => client.get(link).await.unwrap_or_default(),
+        None => Value::Null,
+    };
+    let quirks = Quirks::classify(&root, &document, &manager);
+    Ok(Found { root, systems, system, managers, quirks })
+}
+
+/// The service root, if it is one.
+async fn root(client: &Client) -> Result<Value, BmcError> {
+    let not_redfish = |why: String| BmcError::NotRedfish { bmc: client.bmc().to_owned(), why };
+    let root: Value = match client.get(ROOT).await {
+        Ok(root) => root,
+        Err(BmcError::Unreadable { why, .. }) => return Err(not_redfish(format!("at {ROOT}, {why}"))),
+        Err(BmcError::Refused { status: status @ (400 | 403..=499), .. }) => {
+            return Err(not_redfish(format!("it answers {ROOT} with status {status}")));
+        }
+        Err(BmcError::Unreachable { why: Reach::Broken(why), .. }) => {
+            return Err(not_redfish(format!("the connection breaks when {ROOT} is asked for ({why})")));
+        }
+        Err(error) => return Err(error),
+    };
+    let typed = root["@odata.type"].as_str().is_some_and(|kind| kind.contains("ServiceRoot"));
+    if !typed && root["RedfishVersion"].as_str().is_none() {
+        return Err(not_redfish(format!("what it answers at {ROOT} is no service root")));
+    }
+    Ok(root)
+}
+
+/// The system that is meant: the one named, else the one that can boot.
+async fn choose(client: &Client, links: &[String], wanted: Option<&str>) -> Result<(String, Value), BmcError> {
+    let which = |why: String| BmcError::WhichSystem { bmc: client.bmc().to_owned(), why };
+    let mut known = vec![];
+    for link in links {
+        let document: Value = client.get(link).await?;
+        let names =
+            ["Id", "UUID", "Name", "SerialNumber"].map(|key| document[key].as_str().unwrap_or_default().to_owned());
+        let last = link.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+        if wanted.is_some_and(|wanted| {
+            last == wanted || names.iter().any(|name| !name.is_empty() && name.eq_ignore_ascii_case(wanted))
+        }) {
+            return Ok((link.clone(), document));
+        }
+        known.push((link.clone(), last.to_owned(), document));
+    }
+    let list = |known: &[(String, String, Value)]| known.iter().map(|k| k.1.as_str()).collect::<Vec<_>>().join(", ");
+    if let Some(wanted) = wanted {
+        return Err(which(format!("BMC {} has no system {wanted:?}; it has: {}", client.bmc(), list(&known))));
+    }
+    // A system that only gathers parts (a GPU baseboard) has neither a boot setting nor a power switch.
+    if known.len() > 1 {
+        known.retain(|(_, _, system)| {
+            system.get("Boot").is_some() && system["Actions"].get("#ComputerSystem.Reset").is_some()
+        });
+    }
+    match known.len() {
+        0 => Err(which(format!("BMC {} has no system that boots", client.bmc()))),
+        1 => known.pop().map(|(link, _, document)| (link, document)).ok_or_else(|| which("no system".to_owned())),
+        _ => Err(which(format!("BMC {} manages {} systems: {}", client.bmc(), known.len(), list(&known)))),
+    }
+}
+
+/// The links in a list of references; anything else in it is passed over.
+fn links(list: &Value) -> Vec<String> {
+    let items = list.as_array().map(Vec::as_slice).unwrap_or_default();
+    items.iter().filter_map(|item| item["@odata.id"].as_str()).map(str::to_owned).collect()
+}
+
+/// Waits until `look` answers something, at most `limit`; the last look decides.
+async fn until<T, F>(pause: Duration, limit: Duration, mut look: impl FnMut() -> F) -> Result<Option<T>, BmcError>
+where
+    F: Future<Output = Result<Option<T>, BmcError>>,
+{
+    let end = tokio::time::Instant::now() + limit;
+    loop {
+        match look().await {
+            Ok(Some(seen)) => return Ok(Some(seen)),
+            // A BMC that fails to answer while it works is asked again.
+            Ok(None) => {}
+            Err(error) if error.is_passing() && tokio::time::Instant::now() < end => {}
+            Err(error) => return Err(error),
+        }
+        if tokio::time::Instant::now() >= end {
+            return Ok(None);
+        }
+        tokio::time::sleep(pause).await;
+    }
+}

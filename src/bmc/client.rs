@@ -1,0 +1,124 @@
+//! Calls to a BMC through the `redfish` crate, typed where it has a type and raw where it has none. Its client knows
+//! only the gateway; errors come back as the gateway knew them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redfish::{ErrorKind, HeaderName, Method, RetryPolicy};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use url::Url;
+
+use super::BmcError;
+use super::gateway::{FAULT, Faults, Gateway, SECRET};
+
+/// Longer than anything that the gateway waits for: the gateway's limits are the ones that count.
+const PATIENCE: Duration = Duration::from_secs(3600);
+/// Members of one collection that are read.
+const MEMBERS_MAX: usize = 4096;
+/// Pages of one collection that are read.
+const PAGES_MAX: usize = 128;
+
+/// A client of one BMC.
+pub(super) struct Client {
+    redfish: redfish::Client,
+    base: Url,
+    bmc: String,
+    faults: Arc<Faults>,
+}
+
+impl Client {
+    pub(super) fn new(gateway: Gateway, bmc: String) -> Result<Self, BmcError> {
+        let local = |why: String| BmcError::Local { what: "preparing the Redfish client".to_owned(), why };
+        let redfish = redfish::Client::builder(gateway.base.as_str())
+            .map_err(|e| local(e.to_string()))?
+            .default_header(HeaderName::from_static(SECRET), gateway.secret)
+            .retry_policy(RetryPolicy::default().with_max_retries(0))
+            .timeout(PATIENCE)
+            .body_snippet_limit(4096)
+            .build()
+            .map_err(|e| local(e.to_string()))?;
+        Ok(Self { redfish, base: gateway.base, bmc, faults: gateway.faults })
+    }
+
+    /// The BMC as messages name it.
+    pub(super) fn bmc(&self) -> &str {
+        &self.bmc
+    }
+
+    /// Reads a resource by its link.
+    pub(super) async fn get<T: DeserializeOwned>(&self, link: &str) -> Result<T, BmcError> {
+        let link = self.own(link)?;
+        self.redfish.get_uri(&link).await.map_err(|e| self.fault(e, "GET", &link))
+    }
+
+    /// Runs an action.
+    pub(super) async fn post(&self, link: &str, body: &Value) -> Result<Value, BmcError> {
+        self.raw(Method::POST, link, body).await
+    }
+
+    /// Changes properties of a resource.
+    pub(super) async fn patch(&self, link: &str, body: &Value) -> Result<Value, BmcError> {
+        self.raw(Method::PATCH, link, body).await
+    }
+
+    async fn raw(&self, method: Method, link: &str, body: &Value) -> Result<Value, BmcError> {
+        let link = self.own(link)?;
+        let name = method.to_string();
+        self.redfish.request_json_value(method, &link, Some(body)).await.map_err(|e| self.fault(e, &name, &link))
+    }
+
+    /// The links of a collection's members, over all its pages.
+    pub(super) async fn members(&self, link: &str) -> Result<Vec<String>, BmcError> {
+        let mut links = vec![];
+        let mut pages = BTreeSet::new();
+        let mut next = Some(link.to_owned());
+        while let Some(link) = next.take() {
+            if !pages.insert(link.clone()) || pages.len() > PAGES_MAX || links.len() > MEMBERS_MAX {
+                return Err(self.unreadable("GET", &link, "its pages do not end"));
+            }
+            let page: Value = self.get(&link).await?;
+            // Some BMCs send null or an object for an empty list.
+            let members = page["Members"].as_array().map(Vec::as_slice).unwrap_or_default();
+            links.extend(members.iter().filter_map(|member| member["@odata.id"].as_str()).map(str::to_owned));
+            let more = page["Members@odata.nextLink"].as_str().or_else(|| page["@odata.nextLink"].as_str());
+            next = more.filter(|more| !more.is_empty()).map(str::to_owned);
+        }
+        let mut seen = BTreeSet::new();
+        links.retain(|link| seen.insert(link.trim_end_matches('/').to_owned()));
+        Ok(links)
+    }
+
+    /// A link as the gateway takes it. The gateway has taken hosts out of links already; one that still leads
+    /// elsewhere came from a place that no one expects links in.
+    fn own(&self, link: &str) -> Result<String, BmcError> {
+        let foreign =
+            || BmcError::ForeignLink { bmc: self.bmc.clone(), request: "a request".to_owned(), uri: link.to_owned() };
+        let mut url = self.base.join(link).map_err(|_| foreign())?;
+        if url.origin() != self.base.origin() {
+            return Err(foreign());
+        }
+        url.set_fragment(None);
+        Ok(url.into())
+    }
+
+    fn fault(&self, error: redfish::Error, method: &str, link: &str) -> BmcError {
+        let kept = error.body_snippet().and_then(|text| serde_json::from_str::<Value>(text).ok()).and_then(|body| {
+            let id = (body["error"]["code"] == FAULT).then(|| body["error"]["message"].as_str()?.parse().ok())?;
+            self.faults.take(id?)
+        });
+        if let Some(kept) = kept {
+            return kept;
+        }
+        match error.kind() {
+            ErrorKind::Decode => self.unreadable(method, link, &error.to_string()),
+            _ => BmcError::Local { what: format!("asking BMC {}", self.bmc), why: error.to_string() },
+        }
+    }
+
+    fn unreadable(&self, method: &str, link: &str, why: &str) -> BmcError {
+        let path = link.strip_prefix(self.base.as_str()).map_or_else(|| link.to_owned(), |path| format!("/{path}"));
+        BmcError::Unreadable { bmc: self.bmc.clone(), request: format!("{method} {path}"), why: why.to_owned() }
+    }
+}

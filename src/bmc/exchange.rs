@@ -1,0 +1,467 @@
+//! One request to a BMC, by all the rules that make it safe: who may be talked to, how often, with which credentials,
+//! and what of the answer is believed. Everything that reaches a BMC passes through [`Exchange::carry`].
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hyper::{HeaderMap, Method, StatusCode, header};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use url::Url;
+
+use super::quirk::Quirks;
+use super::recorded::Folder;
+use super::session::{Login, Session};
+use super::wire::Wire;
+use super::{BmcError, Timing};
+
+/// Connections to one BMC at once: most are small computers that fall over under more.
+const CONNECTIONS: usize = 2;
+/// ETags remembered for one BMC.
+const ETAGS_MAX: usize = 256;
+/// Bytes of an unreadable answer that are quoted.
+const QUOTE_MAX: usize = 300;
+/// Where a synthesised or annotated answer says what its headers said.
+pub(super) const NOTE: &str = "@bedplate";
+
+/// What is asked of a BMC.
+#[derive(Clone)]
+pub(super) struct Ask {
+    pub(super) method: Method,
+    /// Path and query, beginning with one slash.
+    pub(super) path: String,
+    pub(super) body: Bytes,
+}
+
+impl Ask {
+    pub(super) fn get(path: &str) -> Self {
+        Self { method: Method::GET, path: path.to_owned(), body: Bytes::new() }
+    }
+
+    pub(super) fn name(&self) -> String {
+        format!("{} {}", self.method, self.path)
+    }
+
+    /// Whether sending it twice does no harm.
+    pub(super) fn is_safe(&self) -> bool {
+        self.method == Method::GET || self.method == Method::HEAD
+    }
+}
+
+/// What came back, before it is believed.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Answer {
+    pub(super) fn header(&self, name: impl header::AsHeaderName) -> Option<&str> {
+        self.headers.get(name).and_then(|v| v.to_str().ok()).map(str::trim).filter(|v| !v.is_empty())
+    }
+
+    pub(super) fn json(&self) -> Option<Value> {
+        serde_json::from_slice(&self.body).ok()
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        self.header(header::RETRY_AFTER)?.parse().ok().map(Duration::from_secs)
+    }
+}
+
+/// Where answers come from.
+pub(super) enum Source {
+    /// A BMC on the network.
+    Wire(Box<Wire>),
+    /// A folder with recorded answers.
+    Folder(Folder),
+}
+
+/// The rules of talking to one BMC.
+pub(super) struct Exchange {
+    bmc: String,
+    origin: Url,
+    source: Source,
+    session: Session,
+    etags: Mutex<BTreeMap<String, String>>,
+    room: Semaphore,
+    quirks: Mutex<Quirks>,
+    timing: Timing,
+}
+
+impl Exchange {
+    pub(super) fn new(bmc: String, origin: Url, source: Source, session: Session, timing: Timing) -> Self {
+        Self {
+            bmc,
+            origin,
+            source,
+            session,
+            etags: Mutex::default(),
+            room: Semaphore::new(CONNECTIONS),
+            quirks: Mutex::new(Quirks::unknown()),
+            timing,
+        }
+    }
+
+    /// Tells what kind of BMC this is, once that is known.
+    pub(super) fn learn(&self, quirks: Quirks) {
+        *self.quirks.lock().unwrap_or_else(PoisonError::into_inner) = quirks;
+    }
+
+    fn quirks(&self) -> Quirks {
+        *self.quirks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Carries one request to the BMC and its answer back as JSON.
+    pub(super) async fn carry(&self, ask: Ask) -> Result<Value, BmcError> {
+        let sent = Instant::now();
+        let answer = match ask.method {
+            Method::PATCH | Method::PUT => self.change(&ask).await,
+            _ => self.attempt(&ask, None).await,
+        };
+        if !ask.is_safe() {
+            self.audit(&ask, &answer, sent.elapsed());
+        }
+        self.settle(&ask, &answer?)
+    }
+
+    fn audit(&self, ask: &Ask, answer: &Result<Answer, BmcError>, took: Duration) {
+        let outcome = match answer {
+            Ok(answer) => answer.status.as_u16().to_string(),
+            Err(error) => error.kind().to_owned(),
+        };
+        let body = serde_json::from_slice(&ask.body).map_or_else(|_| String::new(), |body| veil(body).to_string());
+        let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(target: "audit", bmc = self.bmc, request = ask.name(), body, outcome, millis, "BMC changed");
+    }
+
+    /// The ETag ladder. A 412 or 428 means that nothing was changed, so the next rung may be tried.
+    async fn change(&self, ask: &Ask) -> Result<Answer, BmcError> {
+        let quirks = self.quirks();
+        let key = bare(&ask.path);
+        let known = self.etags.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
+        let first = if quirks.wants_any_etag() { Some("*".to_owned()) } else { known };
+        let answer = self.attempt(ask, first.as_deref()).await?;
+        if !is_etag_refusal(&answer) {
+            return Ok(answer);
+        }
+        let fresh = self.fresh_etag(key).await;
+        let strong = fresh.as_deref().and_then(|tag| tag.strip_prefix("W/")).map(str::to_owned);
+        let mut rungs = vec![];
+        rungs.extend(fresh.map(Some));
+        rungs.extend(strong.map(Some));
+        rungs.push(None);
+        if !quirks.refuses_any_etag() {
+            rungs.push(Some("*".to_owned()));
+        }
+        let mut tried = vec![first];
+        let mut last = answer;
+        for rung in rungs {
+            if tried.contains(&rung) {
+                continue;
+            }
+            last = self.attempt(ask, rung.as_deref()).await?;
+            if !is_etag_refusal(&last) {
+                break;
+            }
+            tried.push(rung);
+        }
+        Ok(last)
+    }
+
+    /// Reads the resource again for its present ETag; none where it has none or cannot be read.
+    async fn fresh_etag(&self, path: &str) -> Option<String> {
+        let ask = Ask::get(path);
+        let answer = self.attempt(&ask, None).await.ok()?;
+        self.settle(&ask, &answer).ok()?;
+        self.etags.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned()
+    }
+
+    /// Sends until there is an answer that is worth judging: logs in, logs in again once, waits for a busy BMC.
+    async fn attempt(&self, ask: &Ask, if_match: Option<&str>) -> Result<Answer, BmcError> {
+        let began = Instant::now();
+        let mut renewed = false;
+        let mut waits = 0u32;
+        loop {
+            let login = self.login_for(ask).await?;
+            let mut extra = HeaderMap::new();
+            login.apply(&mut extra);
+            if let Some(tag) = if_match.and_then(|tag| tag.parse().ok()) {
+                extra.insert(header::IF_MATCH, tag);
+            }
+            let answer = self.send(ask, extra).await?;
+            match answer.status {
+                StatusCode::UNAUTHORIZED if matches!(login, Login::Token { .. }) && !renewed => {
+                    renewed = true;
+                    self.session.forget(&login).await;
+                }
+                StatusCode::UNAUTHORIZED if matches!(login, Login::None) && self.session.has_credentials() => {
+                    // Some services do not even show their root to strangers.
+                    self.session.insist().await;
+                }
+                StatusCode::UNAUTHORIZED => {
+                    return Err(BmcError::WrongPassword { bmc: self.bmc.clone(), username: self.session.username() });
+                }
+                StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+                    let wait = answer.retry_after();
+                    let again = wait.is_some() || ask.is_safe() || refused_before_acting(&answer);
+                    if !again {
+                        return Ok(answer);
+                    }
+                    let wait = wait.unwrap_or(self.timing.busy_pause * 2u32.pow(waits.min(4)));
+                    waits += 1;
+                    if began.elapsed() + wait > self.timing.busy_limit {
+                        return Err(self.busy(ask, &answer, began.elapsed()));
+                    }
+                    tracing::debug!(bmc = self.bmc, request = ask.name(), ?wait, "the BMC is busy");
+                    tokio::time::sleep(wait).await;
+                }
+                _ => return Ok(answer),
+            }
+        }
+    }
+
+    fn busy(&self, ask: &Ask, answer: &Answer, waited: Duration) -> BmcError {
+        let (message, _, _) = extended(answer);
+        BmcError::Busy { bmc: self.bmc.clone(), request: ask.name(), seconds: waited.as_secs(), message }
+    }
+
+    /// The credentials for one request. The root is read without any, as the standard allows.
+    async fn login_for(&self, ask: &Ask) -> Result<Login, BmcError> {
+        if matches!(self.source, Source::Folder(_)) {
+            return Ok(Login::None);
+        }
+        if is_root(&ask.path) && ask.is_safe() {
+            return Ok(self.session.for_root().await);
+        }
+        self.session.current(self).await
+    }
+
+    /// Sends once; a read is sent again when the connection breaks, a write never.
+    pub(super) async fn send(&self, ask: &Ask, extra: HeaderMap) -> Result<Answer, BmcError> {
+        let wire = match &self.source {
+            Source::Folder(folder) => return folder.answer(ask).await,
+            Source::Wire(wire) => wire,
+        };
+        let _permit = self.room.acquire().await.expect("the semaphore is never closed");
+        let limit = if self.quirks().is_slow(&ask.path) { self.timing.slow_answer } else { self.timing.answer };
+        let mut tries = 0;
+        loop {
+            let error = match wire.send(ask, &extra, limit).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            tries += 1;
+            let broken = matches!(&error, BmcError::Unreachable { why: super::Reach::Broken(_), .. });
+            if !broken || !ask.is_safe() || tries > 2 {
+                return Err(error);
+            }
+            tracing::debug!(bmc = self.bmc, request = ask.name(), %error, "read again after a broken connection");
+            tokio::time::sleep(self.timing.busy_pause).await;
+        }
+    }
+
+    /// Judges an answer: a success becomes JSON that links nowhere else, anything else an error in the BMC's words.
+    fn settle(&self, ask: &Ask, answer: &Answer) -> Result<Value, BmcError> {
+        if answer.status.is_redirection() {
+            let to = answer.header(header::LOCATION).unwrap_or("nowhere");
+            if self.own(to).is_none() {
+                return Err(self.foreign(ask, to));
+            }
+            return Err(self.refusal(ask, answer, format!("it redirects to {to}, and redirects are not followed")));
+        }
+        if !answer.status.is_success() {
+            return Err(self.judge(ask, answer));
+        }
+        let mut note = json!({ "status": answer.status.as_u16() });
+        if let Some(location) = answer.header(header::LOCATION) {
+            note["location"] = json!(self.own(location).ok_or_else(|| self.foreign(ask, location))?);
+        }
+        if let Some(seconds) = answer.retry_after() {
+            note["retry_after"] = json!(seconds.as_secs());
+        }
+        match answer.json() {
+            Some(Value::Object(map)) => {
+                let mut value = Value::Object(map);
+                self.localise(&mut value).map_err(|uri| self.foreign(ask, &uri))?;
+                self.keep_etag(ask, answer, &value);
+                if !ask.is_safe() {
+                    value[NOTE] = note;
+                }
+                Ok(value)
+            }
+            _ if ask.is_safe() => Err(BmcError::Unreadable {
+                bmc: self.bmc.clone(),
+                request: ask.name(),
+                why: format!("it is no JSON object but {:?}", quote(&answer.body)),
+            }),
+            _ => {
+                if !answer.body.is_empty() {
+                    note["text"] = json!(quote(&answer.body));
+                }
+                Ok(json!({ NOTE: note }))
+            }
+        }
+    }
+
+    fn judge(&self, ask: &Ask, answer: &Answer) -> BmcError {
+        let (message, _, ids) = extended(answer);
+        if ids.iter().any(|id| id.ends_with("PasswordChangeRequired")) {
+            let account = self.session.username().unwrap_or_default();
+            return BmcError::PasswordChange { bmc: self.bmc.clone(), account };
+        }
+        self.refusal(ask, answer, message)
+    }
+
+    fn refusal(&self, ask: &Ask, answer: &Answer, message: String) -> BmcError {
+        let (_, resolution, ids) = extended(answer);
+        let (bmc, request, status) = (self.bmc.clone(), ask.name(), answer.status.as_u16());
+        BmcError::Refused { bmc, request, status, message, resolution, ids }
+    }
+
+    fn foreign(&self, ask: &Ask, uri: &str) -> BmcError {
+        BmcError::ForeignLink { bmc: self.bmc.clone(), request: ask.name(), uri: uri.to_owned() }
+    }
+
+    fn keep_etag(&self, ask: &Ask, answer: &Answer, value: &Value) {
+        if ask.method != Method::GET {
+            return;
+        }
+        let tag = answer.header(header::ETAG).or_else(|| value["@odata.etag"].as_str()).filter(|tag| {
+            // A lone pair of quotes is what some BMCs send for "none".
+            !matches!(*tag, "" | "\"\"" | "W/\"\"")
+        });
+        let mut etags = self.etags.lock().unwrap_or_else(PoisonError::into_inner);
+        match tag {
+            Some(tag) if etags.len() < ETAGS_MAX || etags.contains_key(bare(&ask.path)) => {
+                etags.insert(bare(&ask.path).to_owned(), tag.to_owned());
+            }
+            _ => {
+                etags.remove(bare(&ask.path));
+            }
+        }
+    }
+
+    /// The path of a link, if it leads to this BMC and nowhere else.
+    pub(super) fn own(&self, link: &str) -> Option<String> {
+        let url = self.origin.join(link).ok()?;
+        if url.origin() != self.origin.origin() || !url.username().is_empty() || url.password().is_some() {
+            return None;
+        }
+        let fragment = url.fragment().map(|f| format!("#{f}")).unwrap_or_default();
+        let query = url.query().map(|q| format!("?{q}")).unwrap_or_default();
+        Some(format!("{}{query}{fragment}", url.path()))
+    }
+
+    /// Makes every link that is written with a host a plain path; the first that leads elsewhere is the error.
+    fn localise(&self, value: &mut Value) -> Result<(), String> {
+        match value {
+            Value::Object(map) => {
+                for (key, value) in map.iter_mut() {
+                    match value {
+                        Value::String(link) if is_link(key) && !is_plain(link) => {
+                            *link = self.own(link).ok_or_else(|| link.clone())?;
+                        }
+                        other => self.localise(other)?,
+                    }
+                }
+                Ok(())
+            }
+            Value::Array(list) => list.iter_mut().try_for_each(|item| self.localise(item)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends the session and closes the connections.
+    pub(super) async fn close(&self) {
+        self.session.end(self).await;
+    }
+
+    pub(super) fn bmc(&self) -> &str {
+        &self.bmc
+    }
+
+    pub(super) fn timing(&self) -> &Timing {
+        &self.timing
+    }
+}
+
+fn is_etag_refusal(answer: &Answer) -> bool {
+    matches!(answer.status, StatusCode::PRECONDITION_FAILED | StatusCode::PRECONDITION_REQUIRED)
+}
+
+fn is_root(path: &str) -> bool {
+    matches!(bare(path), "/redfish" | "/redfish/v1")
+}
+
+/// A path without query and closing slash: what ETags are remembered by.
+fn bare(path: &str) -> &str {
+    path.split(['?', '#']).next().unwrap_or(path).trim_end_matches('/')
+}
+
+fn is_link(key: &str) -> bool {
+    matches!(key, "@odata.id" | "target" | "Location" | "@Redfish.ActionInfo") || key.ends_with("@odata.nextLink")
+}
+
+/// Whether a link is a path and cannot be read as anything else by any URL parser.
+fn is_plain(link: &str) -> bool {
+    let no_host = !link.contains("://") && !link.starts_with("//") && !link.contains('\\');
+    no_host && !link.chars().any(char::is_control) && !link.starts_with(' ')
+}
+
+/// Whether a busy answer says that nothing was begun.
+fn refused_before_acting(answer: &Answer) -> bool {
+    let (_, _, ids) = extended(answer);
+    ids.iter().any(|id| super::quirk::is_not_ready(id))
+}
+
+/// The BMC's own message, its advice and its message ids. The list may be an object, and the wrapper may be missing.
+pub(super) fn extended(answer: &Answer) -> (String, String, Vec<String>) {
+    let Some(body) = answer.json() else {
+        return (quote(&answer.body), String::new(), vec![]);
+    };
+    let error = body.get("error").unwrap_or(&body);
+    let info = &error["@Message.ExtendedInfo"];
+    let items = match info {
+        Value::Array(items) => items.clone(),
+        Value::Object(_) => vec![info.clone()],
+        _ => vec![],
+    };
+    let texts = |key: &str| -> Vec<String> {
+        let texts = items.iter().filter_map(|item| item[key].as_str()).map(str::trim).filter(|text| !text.is_empty());
+        texts.map(str::to_owned).collect()
+    };
+    let mut ids = texts("MessageId");
+    ids.extend(error["code"].as_str().map(str::to_owned));
+    let mut messages = texts("Message");
+    messages.dedup();
+    let message = match messages.is_empty() {
+        false => messages.join(" "),
+        true => error["message"].as_str().map_or_else(|| quote(&answer.body), str::to_owned),
+    };
+    let resolution = texts("Resolution").into_iter().find(|text| !text.eq_ignore_ascii_case("none"));
+    (message, resolution.unwrap_or_default(), ids)
+}
+
+fn quote(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&body[..body.len().min(4 * QUOTE_MAX)]);
+    let text: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    text.chars().take(QUOTE_MAX).collect()
+}
+
+/// A request's body as the audit log may show it.
+fn veil(mut value: Value) -> Value {
+    if let Value::Object(map) = &mut value {
+        for (key, value) in map.iter_mut() {
+            let key = key.to_ascii_lowercase();
+            if ["password", "token", "secret"].iter().any(|word| key.contains(word)) {
+                *value = json!("…");
+            } else {
+                *value = veil(value.take());
+            }
+        }
+    }
+    value
+}

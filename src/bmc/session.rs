@@ -1,0 +1,202 @@
+//! Who we are to one BMC: a session where it offers them, else Basic; made once, re-made when it expires, ended at close.
+
+use hyper::header::{self, HeaderValue};
+use hyper::{HeaderMap, Method};
+use serde_json::json;
+use tokio::sync::Mutex;
+
+use super::exchange::{Answer, Ask, Exchange};
+use super::{BmcError, Credentials};
+
+const TOKEN: &str = "x-auth-token";
+const ROOT: &str = "/redfish/v1/";
+
+/// The credentials of one request.
+#[derive(Clone)]
+pub(super) enum Login {
+    /// None: a stranger.
+    None,
+    /// Basic credentials with each request.
+    Basic(HeaderValue),
+    /// A session's token.
+    Token { token: HeaderValue, place: Option<String> },
+}
+
+impl Login {
+    pub(super) fn apply(&self, headers: &mut HeaderMap) {
+        match self {
+            Self::None => {}
+            Self::Basic(value) => {
+                headers.insert(header::AUTHORIZATION, value.clone());
+            }
+            Self::Token { token, .. } => {
+                headers.insert(TOKEN, token.clone());
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    login: Option<Login>,
+    /// The root itself asked for credentials.
+    insists: bool,
+}
+
+/// One BMC's session.
+pub(super) struct Session {
+    credentials: Option<Credentials>,
+    state: Mutex<State>,
+}
+
+impl Session {
+    pub(super) fn new(credentials: Option<Credentials>) -> Self {
+        Self { credentials, state: Mutex::default() }
+    }
+
+    pub(super) fn username(&self) -> Option<String> {
+        self.credentials.as_ref().map(|c| c.username.clone())
+    }
+
+    pub(super) fn has_credentials(&self) -> bool {
+        self.credentials.is_some()
+    }
+
+    /// Remembers that the root is not shown to strangers.
+    pub(super) async fn insist(&self) {
+        self.state.lock().await.insists = true;
+    }
+
+    /// What to read the root with.
+    pub(super) async fn for_root(&self) -> Login {
+        match self.state.lock().await.insists {
+            true => self.basic(),
+            false => Login::None,
+        }
+    }
+
+    /// The present login; made if there is none.
+    pub(super) async fn current(&self, exchange: &Exchange) -> Result<Login, BmcError> {
+        let Some(credentials) = &self.credentials else { return Ok(Login::None) };
+        let mut state = self.state.lock().await;
+        if let Some(login) = &state.login {
+            return Ok(login.clone());
+        }
+        let root = self.root(exchange, &mut state).await?;
+        let login = match self.sessions_at(exchange, &root) {
+            Some(path) => self.begin(exchange, &path, credentials).await?,
+            None => self.basic(),
+        };
+        state.login = Some(login.clone());
+        Ok(login)
+    }
+
+    /// The root, with Basic credentials only if it insists.
+    async fn root(&self, exchange: &Exchange, state: &mut State) -> Result<Answer, BmcError> {
+        let mut headers = HeaderMap::new();
+        if state.insists {
+            self.basic().apply(&mut headers);
+        }
+        let answer = exchange.send(&Ask::get(ROOT), headers).await?;
+        if answer.status != hyper::StatusCode::UNAUTHORIZED || state.insists {
+            return Ok(answer);
+        }
+        state.insists = true;
+        let mut headers = HeaderMap::new();
+        self.basic().apply(&mut headers);
+        exchange.send(&Ask::get(ROOT), headers).await
+    }
+
+    fn sessions_at(&self, exchange: &Exchange, root: &Answer) -> Option<String> {
+        let root = root.json()?;
+        root["Links"]["Sessions"]["@odata.id"].as_str().and_then(|link| exchange.own(link))
+    }
+
+    async fn begin(&self, exchange: &Exchange, path: &str, credentials: &Credentials) -> Result<Login, BmcError> {
+        let body = json!({ "UserName": credentials.username, "Password": credentials.password.reveal() });
+        let ask = Ask { method: Method::POST, path: path.to_owned(), body: body.to_string().into() };
+        let answer = exchange.send(&ask, HeaderMap::new()).await?;
+        let (message, _, ids) = super::exchange::extended(&answer);
+        let unauthorised = ids.iter().any(|id| super::quirk::is_wrong_password(id));
+        if answer.status == hyper::StatusCode::UNAUTHORIZED || (!answer.status.is_success() && unauthorised) {
+            return Err(BmcError::WrongPassword { bmc: exchange.bmc().to_owned(), username: self.username() });
+        }
+        let token = answer.headers.get(TOKEN).cloned().filter(|_| answer.status.is_success());
+        let Some(mut token) = token else {
+            // No room for another session, or none offered after all: Basic works everywhere else.
+            tracing::warn!(bmc = exchange.bmc(), status = answer.status.as_u16(), message, "no session; using Basic");
+            return Ok(self.basic());
+        };
+        token.set_sensitive(true);
+        let named = answer.json().and_then(|body| body["@odata.id"].as_str().map(str::to_owned));
+        let place = answer.header(header::LOCATION).map(str::to_owned).or(named);
+        let place = place.and_then(|link| exchange.own(&link));
+        tracing::info!(target: "audit", bmc = exchange.bmc(), session = place, "BMC session begun");
+        Ok(Login::Token { token, place })
+    }
+
+    /// Drops a token that the BMC no longer knows, unless another request has already replaced it.
+    pub(super) async fn forget(&self, stale: &Login) {
+        let mut state = self.state.lock().await;
+        let same = match (&state.login, stale) {
+            (Some(Login::Token { token: now, .. }), Login::Token { token: then, .. }) => now == then,
+            _ => false,
+        };
+        if same {
+            state.login = None;
+        }
+    }
+
+    /// Ends the session at the BMC.
+    pub(super) async fn end(&self, exchange: &Exchange) {
+        let login = self.state.lock().await.login.take();
+        let Some(login @ Login::Token { .. }) = login else { return };
+        let mut headers = HeaderMap::new();
+        login.apply(&mut headers);
+        let Login::Token { place: Some(place), .. } = login else { return };
+        let ask = Ask { method: Method::DELETE, path: place, body: bytes::Bytes::new() };
+        match exchange.send(&ask, headers).await {
+            Ok(answer) => tracing::info!(
+                target: "audit", bmc = exchange.bmc(), session = ask.path, status = answer.status.as_u16(), "BMC session ended"
+            ),
+            Err(error) => tracing::warn!(bmc = exchange.bmc(), %error, "a session could not be ended; it will expire"),
+        }
+    }
+
+    fn basic(&self) -> Login {
+        let Some(credentials) = &self.credentials else { return Login::None };
+        let text = base64(format!("{}:{}", credentials.username, credentials.password.reveal()).as_bytes());
+        let mut value = HeaderValue::from_str(&format!("Basic {text}")).expect("base64 is plain text");
+        value.set_sensitive(true);
+        Login::Basic(value)
+    }
+}
+
+/// Standard base64 with padding.
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let bits = group.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
+        for place in 0..4 {
+            let letter = LETTERS[(bits >> (18 - 6 * place)) as usize & 63];
+            text.push(if place <= group.len() { char::from(letter) } else { '=' });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    //! Basic credentials are written as every other program writes them.
+    use super::base64;
+
+    #[test]
+    fn base64_matches_known_texts() {
+        for (plain, coded) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("admin:p\u{e4}ss", "YWRtaW46cMOkc3M=")]
+        {
+            assert_eq!(base64(plain.as_bytes()), coded);
+        }
+    }
+}

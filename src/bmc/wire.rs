@@ -1,0 +1,293 @@
+//! The wire to one BMC: TLS with a pinned certificate, or plain HTTP where the URL says so; few connections, each
+//! driven by whoever uses it, every wait bounded, every body bounded.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt as _;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::header::{self, HeaderValue};
+use hyper::{HeaderMap, Request};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use url::{Host, Url};
+
+use super::exchange::{Answer, Ask};
+use super::pins::Pins;
+use super::{BmcError, Reach, Timing};
+use crate::model::limit;
+use crate::sys::wire::PinVerifier;
+
+/// Connections that wait for their next use.
+const IDLE_MAX: usize = 2;
+/// A waiting connection this old is not trusted with a read, nor a quarter as old with a write: many BMCs drop it
+/// without a word.
+const IDLE_AGE: Duration = Duration::from_secs(4);
+
+/// One BMC's wire.
+pub(super) struct Wire {
+    bmc: String,
+    host: Host<String>,
+    port: u16,
+    host_header: HeaderValue,
+    tls: bool,
+    /// The pin that must be shown; set by the first handshake where none is known.
+    pin: Mutex<Option<[u8; 32]>>,
+    /// Whether that pin was given by the caller, not remembered.
+    given: bool,
+    pins: Arc<dyn Pins>,
+    idle: Mutex<Vec<Connection>>,
+    timing: Timing,
+}
+
+type Driver = Pin<Box<dyn Future<Output = Result<(), hyper::Error>> + Send>>;
+
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    driver: Driver,
+    used: Instant,
+}
+
+/// Why an exchange on a connection failed.
+enum Fault {
+    Broken(hyper::Error),
+    TooLarge,
+}
+
+impl Wire {
+    /// A wire to the origin of `url`, which is http or https with a host.
+    pub(super) fn new(url: &Url, pin: Option<[u8; 32]>, pins: Arc<dyn Pins>, timing: Timing) -> Result<Self, BmcError> {
+        let address = |why: &str| BmcError::Address { text: url.to_string(), why: why.to_owned() };
+        let host = url.host().ok_or_else(|| address("it has no host"))?.to_owned();
+        let port = url.port_or_known_default().ok_or_else(|| address("it has no port"))?;
+        let bmc = format!("{host}:{port}");
+        let shown = url.port().map_or_else(|| host.to_string(), |port| format!("{host}:{port}"));
+        let host_header = HeaderValue::from_str(&shown).map_err(|_| address("its host cannot be sent in a header"))?;
+        let given = pin.is_some();
+        let pin = Mutex::new(pin.or_else(|| pins.known(&bmc)));
+        let (tls, idle) = (url.scheme() == "https", Mutex::default());
+        Ok(Self { bmc, host, port, host_header, tls, pin, given, pins, idle, timing })
+    }
+
+    /// The BMC as people and pins name it: host and port.
+    pub(super) fn name(&self) -> &str {
+        &self.bmc
+    }
+
+    /// Sends one request once. `limit` bounds the wait for the whole answer.
+    pub(super) async fn send(&self, ask: &Ask, extra: &HeaderMap, limit: Duration) -> Result<Answer, BmcError> {
+        let mut connection = match self.waiting(ask.is_safe()) {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        let answered = timeout(limit, connection.exchange(self.request(ask, extra))).await;
+        match answered {
+            Err(_) => Err(self.timed_out("answer", limit)),
+            Ok(Err(Fault::TooLarge)) => {
+                Err(BmcError::TooLarge { bmc: self.bmc.clone(), request: ask.name(), limit: limit::BMC_BODY_MAX })
+            }
+            Ok(Err(Fault::Broken(error))) => Err(self.unreachable(Reach::Broken(root_cause(&error)))),
+            Ok(Ok(answer)) => {
+                connection.used = Instant::now();
+                let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+                if idle.len() < IDLE_MAX {
+                    idle.push(connection);
+                }
+                Ok(answer)
+            }
+        }
+    }
+
+    fn waiting(&self, safe: bool) -> Option<Connection> {
+        let age = if safe { IDLE_AGE } else { IDLE_AGE / 4 };
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(mut connection) = idle.pop() {
+            if connection.used.elapsed() < age && connection.is_open() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    fn request(&self, ask: &Ask, extra: &HeaderMap) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(ask.body.clone()));
+        *request.method_mut() = ask.method.clone();
+        // The path was checked when the request was taken in; a path that is no URI reaches no BMC.
+        *request.uri_mut() = ask.path.parse().unwrap_or_default();
+        let headers = request.headers_mut();
+        headers.insert(header::HOST, self.host_header.clone());
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("bedplate/", env!("CARGO_PKG_VERSION"))));
+        headers.insert("odata-version", HeaderValue::from_static("4.0"));
+        if !ask.body.is_empty() {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        for (name, value) in extra {
+            headers.insert(name, value.clone());
+        }
+        request
+    }
+
+    async fn connect(&self) -> Result<Connection, BmcError> {
+        let tcp = self.tcp().await?;
+        // A BMC's answers are small and waited for; without this each costs a delayed acknowledgement.
+        tcp.set_nodelay(true).map_err(|e| self.unreachable(Reach::Broken(e.to_string())))?;
+        match self.tls {
+            false => self.speak(tcp).await,
+            true => self.speak(self.shake_hands(tcp).await?).await,
+        }
+    }
+
+    async fn tcp(&self) -> Result<TcpStream, BmcError> {
+        let wait = self.timing.connect;
+        let connecting = async {
+            match &self.host {
+                Host::Domain(name) => {
+                    let found = tokio::net::lookup_host((name.as_str(), self.port)).await;
+                    let found: Vec<_> = found.map_err(|e| self.unreachable(Reach::Name(e.to_string())))?.collect();
+                    TcpStream::connect(&*found).await.map_err(|e| self.no_connection(&e))
+                }
+                Host::Ipv4(ip) => TcpStream::connect((*ip, self.port)).await.map_err(|e| self.no_connection(&e)),
+                Host::Ipv6(ip) => TcpStream::connect((*ip, self.port)).await.map_err(|e| self.no_connection(&e)),
+            }
+        };
+        timeout(wait, connecting).await.map_err(|_| self.timed_out("connection", wait))?
+    }
+
+    async fn shake_hands(
+        &self,
+        tcp: TcpStream,
+    ) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static, BmcError> {
+        let known = *self.pin.lock().unwrap_or_else(PoisonError::into_inner);
+        let verifier = PinVerifier::new(known);
+        let config = verifier.clone().tls_config();
+        let host = match &self.host {
+            Host::Domain(name) => ServerName::try_from(name.clone()).map_err(|e| self.tls_failed(&e))?,
+            Host::Ipv4(ip) => ServerName::from(std::net::IpAddr::from(*ip)),
+            Host::Ipv6(ip) => ServerName::from(std::net::IpAddr::from(*ip)),
+        };
+        let shaking = TlsConnector::from(Arc::new(config)).connect(host, tcp);
+        let shaken = timeout(self.timing.connect, shaking).await;
+        let seen = verifier.seen();
+        if let (Some(known), Some(seen)) = (known, seen)
+            && known != seen
+        {
+            return Err(self.pin_changed(known, seen));
+        }
+        let stream = shaken
+            .map_err(|_| self.timed_out("TLS handshake", self.timing.connect))?
+            .map_err(|e| self.tls_failed(&e))?;
+        let seen = seen.ok_or_else(|| self.tls_failed(&"it showed no certificate"))?;
+        self.pin_down(seen)?;
+        Ok(stream)
+    }
+
+    /// Keeps a pin that was seen for the first time, before anything is sent.
+    fn pin_down(&self, seen: [u8; 32]) -> Result<(), BmcError> {
+        let mut pin = self.pin.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = *pin
+            && known != seen
+        {
+            return Err(self.pin_changed(known, seen));
+        }
+        if self.pins.known(&self.bmc) != Some(seen) {
+            self.pins.remember(&self.bmc, seen)?;
+            tracing::info!(target: "audit", bmc = self.bmc, pin = hex::encode(seen), "BMC certificate remembered");
+        }
+        *pin = Some(seen);
+        Ok(())
+    }
+
+    async fn speak(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) -> Result<Connection, BmcError> {
+        let spoken = timeout(self.timing.connect, handshake(TokioIo::new(stream))).await;
+        let (sender, driver) = spoken
+            .map_err(|_| self.timed_out("HTTP connection", self.timing.connect))?
+            .map_err(|e| self.unreachable(Reach::Broken(e.to_string())))?;
+        Ok(Connection { sender, driver: Box::pin(driver), used: Instant::now() })
+    }
+
+    fn no_connection(&self, error: &std::io::Error) -> BmcError {
+        self.unreachable(match error.kind() {
+            std::io::ErrorKind::ConnectionRefused => Reach::Refused,
+            std::io::ErrorKind::TimedOut => {
+                Reach::TimedOut { phase: "connection", seconds: self.timing.connect.as_secs() }
+            }
+            _ => Reach::Broken(error.to_string()),
+        })
+    }
+
+    fn unreachable(&self, why: Reach) -> BmcError {
+        BmcError::Unreachable { bmc: self.bmc.clone(), why }
+    }
+
+    fn timed_out(&self, phase: &'static str, after: Duration) -> BmcError {
+        self.unreachable(Reach::TimedOut { phase, seconds: after.as_secs() })
+    }
+
+    fn tls_failed(&self, why: &dyn std::fmt::Display) -> BmcError {
+        BmcError::Tls { bmc: self.bmc.clone(), why: why.to_string() }
+    }
+
+    fn pin_changed(&self, known: [u8; 32], seen: [u8; 32]) -> BmcError {
+        let place = (!self.given).then(|| self.pins.place());
+        BmcError::PinChanged { bmc: self.bmc.clone(), known, seen, place }
+    }
+}
+
+impl Connection {
+    /// Whether the BMC has kept it open; gives the connection a chance to notice that it was not.
+    fn is_open(&mut self) -> bool {
+        (&mut self.driver).now_or_never().is_none() && !self.sender.is_closed()
+    }
+
+    async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, Fault> {
+        let sender = &mut self.sender;
+        let exchange = async {
+            sender.ready().await.map_err(Fault::Broken)?;
+            let (parts, body) = sender.send_request(request).await.map_err(Fault::Broken)?.into_parts();
+            let body = bounded(body).await?;
+            Ok(Answer { status: parts.status, headers: parts.headers, body })
+        };
+        let mut exchange = std::pin::pin!(exchange);
+        // The driver moves the bytes; when it ends, what it has delivered is still to be read.
+        tokio::select! {
+            biased;
+            answer = &mut exchange => return answer,
+            _ = &mut self.driver => {}
+        }
+        self.driver = Box::pin(std::future::ready(Ok(())));
+        exchange.await
+    }
+}
+
+async fn bounded(mut body: Incoming) -> Result<Bytes, Fault> {
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(Fault::Broken)?.into_data() else { continue };
+        if bytes.len() + data.len() > limit::BMC_BODY_MAX {
+            return Err(Fault::TooLarge);
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes.freeze())
+}
+
+fn root_cause(error: &hyper::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}
