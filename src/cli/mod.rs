@@ -1,3 +1,37 @@
-//! The command line: one file a command.
+//! The command line: one file a command; each builds a value, and `output` prints it.
 
+pub mod api_client;
+pub mod args;
 pub mod command;
+pub mod config;
+pub mod context;
+pub mod exit;
+pub mod output;
+
+pub use api_client::ApiClient;
+pub use args::{Args, Command};
+pub use context::Context;
+pub use exit::{CliError, Exit};
+pub use output::Output;
+
+/// Runs the command that `args` name, prints its error where it fails, and answers its exit code.
+pub async fn run(args: Args) -> Exit {
+    let output = Output::new(args.global.output);
+    let ended = match Context::new(args.global) {
+        Ok(context) => Box::pin(dispatch(args.command, &context)).await,
+        Err(error) => Err(error),
+    };
+    ended.unwrap_or_else(|error| {
+        output.error(&error);
+        error.exit
+    })
+}
+
+async fn dispatch(command: Command, context: &Context) -> Result<Exit, CliError> {
+    match command {
+        Command::Tenant(args) => command::tenant::run(args, context).await,
+        Command::Key(args) => command::key::run(args, context).await,
+        Command::Completions(args) => command::completions::run(args, context).await,
+        Command::Man(args) => command::man::run(args, context).await,
+    }
+}

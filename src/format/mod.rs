@@ -2,4 +2,9 @@
 //! written here. Decoders take hostile input and answer with an error, never a panic.
 
 pub mod boot_region;
+pub mod chunk_list;
+pub mod codec;
+pub mod cut;
+pub mod digest;
+pub mod field;
 pub mod order;

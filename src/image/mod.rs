@@ -1,1 +1,6 @@
 //! The catalogue of images, and the boot media that carries a node's order.
+
+pub mod boot;
+
+pub mod raw;
+pub mod seed;

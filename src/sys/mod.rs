@@ -1,6 +1,11 @@
 //! Every effect the program has: clock, entropy, disk, wire, workers, processes. The only home of unsafe code.
 
 pub mod clock;
+pub mod disk;
 pub mod entropy;
+pub mod module;
+pub mod net;
+pub mod process;
+pub mod sparse;
 pub mod wire;
 pub mod worker;

@@ -1,1 +1,5 @@
 //! What the program says about itself.
+
+pub mod log;
+#[cfg(feature = "appliance")]
+pub mod metrics;

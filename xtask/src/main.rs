@@ -1,5 +1,8 @@
 //! The project's own chores, one file a command. This one parses and dispatches.
 
+mod image;
+mod install;
+mod shell;
 mod test;
 mod tidy;
 
@@ -18,6 +21,8 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Build or verify an image from its recipe in images/
+    Image(image::Arguments),
     /// Check everything that must hold; what CI runs
     Test(test::TestArgs),
     /// Check the rules of the tree that no compiler checks
@@ -28,6 +33,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap_or_default();
     let outcome = match args.command {
+        Command::Image(args) => image::run(&args),
         Command::Test(args) => test::run(&root, &args),
         Command::Tidy => tidy::run(&root),
     };

@@ -1,1 +1,6 @@
 //! One file a command: its arguments and what it does.
+
+pub mod completions;
+pub mod key;
+pub mod man;
+pub mod tenant;

@@ -1,0 +1,67 @@
+//! The command line's grammar.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use super::command;
+use super::output::Format;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  what was asked is done
+  1  it failed; the message says why and what to do
+  2  the command line, or a file that it names, is not understood
+  3  the plan has changes to make (plan --detailed-exitcode)
+  4  refused for safety
+
+Commands sign with BEDPLATE_ACCESS_KEY and BEDPLATE_SECRET_KEY, or else with the root key in the data folder.";
+
+/// Turns a powered rack of bare GPU servers into imaged, verified nodes, then serves them their data.
+#[derive(Debug, Parser)]
+#[command(name = "bedplate", version, after_help = EXIT_CODES, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Args {
+    /// What every command takes.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command takes.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
+pub struct GlobalArgs {
+    /// How to print: for people, or one JSON document for programs
+    #[arg(long, global = true, value_enum, default_value_t, env = "BEDPLATE_OUTPUT")]
+    pub output: Format,
+    /// Configuration file (config/bedplate.toml documents every key)
+    #[arg(long, global = true, value_name = "FILE", env = "BEDPLATE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Address of the appliance's control API [default: http://127.0.0.1:9100]
+    #[arg(long, global = true, value_name = "URL", env = "BEDPLATE_URL")]
+    pub url: Option<String>,
+    /// Address of the appliance's S3 [default: http://127.0.0.1:9000]
+    #[arg(long, global = true, value_name = "URL", env = "BEDPLATE_S3_URL")]
+    pub s3_url: Option<String>,
+    /// SHA-256 of the appliance's certificate, needed with an https address
+    #[arg(long, global = true, value_name = "SHA256", env = "BEDPLATE_PIN")]
+    pub pin: Option<String>,
+    /// The data folder [default: ./bedplate-data]
+    #[arg(long, global = true, value_name = "DIR", env = "BEDPLATE_DATA")]
+    pub data: Option<PathBuf>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make tenants, who own buckets
+    Tenant(command::tenant::TenantArgs),
+    /// Make and list access keys
+    Key(command::key::KeyArgs),
+    /// Write completions for a shell
+    Completions(command::completions::CompletionsArgs),
+    /// Write the manual pages
+    Man(command::man::ManArgs),
+}

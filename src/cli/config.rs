@@ -1,0 +1,82 @@
+//! The configuration file. Defaults are weaker than the file, the file than the environment, the environment than flags.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::exit::CliError;
+
+/// What `--config FILE` may say; `config/bedplate.toml` documents every key.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Config {
+    /// The data folder.
+    pub data: Option<PathBuf>,
+    /// Base URL of the control API.
+    pub url: Option<String>,
+    /// Base URL of S3.
+    pub s3_url: Option<String>,
+    /// SHA-256 of the appliance's certificate.
+    pub pin: Option<String>,
+    /// `bedplate serve` only.
+    pub serve: ServeConfig,
+}
+
+/// The `[serve]` table.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct ServeConfig {
+    /// Address and port of S3.
+    pub s3_listen: Option<String>,
+    /// Address and port of everything else.
+    pub api_listen: Option<String>,
+    /// Host and port by which BMCs and nodes reach the control port.
+    pub advertise: Option<String>,
+    /// The boot image for virtual media.
+    pub boot_image: Option<PathBuf>,
+    /// Domains for virtual-host-style bucket addresses.
+    pub s3_domains: Vec<String>,
+    /// Log as JSON lines.
+    pub log_json: bool,
+}
+
+impl Config {
+    /// Reads the file; an unknown key is an error that names it.
+    pub fn read(path: &Path) -> Result<Self, CliError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| CliError::because(format!("read the configuration {}", path.display()), &error))?;
+        toml::from_str(&text).map_err(|error| {
+            CliError::usage(format!("{} is not a configuration: {error}", path.display()))
+                .hint("config/bedplate.toml documents every key")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! The shipped file parses, with every key that it documents, and a misspelt key is refused by name.
+    use super::*;
+
+    /// The shipped file with each documented key switched on.
+    fn shipped() -> String {
+        let text = include_str!("../../config/bedplate.toml");
+        let is_key = |line: &str| line.starts_with('#') && !line.starts_with("# ") && line.contains(" = ");
+        text.lines().map(|line| if is_key(line) { &line[1..] } else { line }).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn shipped_file_parses() {
+        toml::from_str::<Config>(include_str!("../../config/bedplate.toml")).unwrap();
+        let config: Config = toml::from_str(&shipped()).unwrap();
+        assert!(config.data.is_some() && config.url.is_some() && config.s3_url.is_some() && config.pin.is_some());
+        let serve = config.serve;
+        assert!(serve.s3_listen.is_some() && serve.api_listen.is_some() && serve.advertise.is_some());
+        assert!(serve.boot_image.is_some() && !serve.s3_domains.is_empty());
+    }
+
+    #[test]
+    fn unknown_keys_are_refused() {
+        let error = toml::from_str::<Config>("s3-listne = \"x\"").unwrap_err().to_string();
+        assert!(error.contains("s3-listne"), "{error}");
+    }
+}

@@ -1,0 +1,60 @@
+//! What the agent does to the machine as a whole when it is the first process: mounts, host name, power.
+
+use std::io;
+
+use rustix::mount::{MountFlags, mount};
+use rustix::system::RebootCommand;
+
+/// Whether this process is the first one of the machine.
+#[must_use]
+pub fn is_first() -> bool {
+    std::process::id() == 1
+}
+
+/// Mounts a kernel file system (`proc`, `sysfs`, …) on `target`, whose folder is made where it is missing. A file
+/// system that is mounted there already is left as it is.
+pub fn mount_kernel_fs(kind: &str, target: &str) -> io::Result<()> {
+    std::fs::create_dir_all(target)?;
+    match mount(kind, target, kind, MountFlags::NOSUID, None) {
+        Ok(()) | Err(rustix::io::Errno::BUSY) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Sets the kernel's host name.
+pub fn set_host_name(name: &str) -> io::Result<()> {
+    Ok(rustix::system::sethostname(name.as_bytes())?)
+}
+
+/// Flushes every file system and device cache of the machine; returns when the kernel has finished.
+pub fn sync_all() {
+    rustix::fs::sync();
+}
+
+/// Powers the machine off. Returns only where the kernel refuses.
+pub fn power_off() -> io::Error {
+    sync_all();
+    match rustix::system::reboot(RebootCommand::PowerOff) {
+        Ok(()) => io::Error::other("the kernel came back from a power-off"),
+        Err(errno) => errno.into(),
+    }
+}
+
+/// The running kernel's release, as in `/lib/modules/RELEASE`.
+#[must_use]
+pub fn kernel_release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+/// Clears or sets a file's immutable flag (efivarfs sets it on every variable); answers whether it was set before.
+pub fn set_immutable(file: &std::fs::File, immutable: bool) -> io::Result<bool> {
+    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+    let flags = ioctl_getflags(file)?;
+    let was = flags.contains(IFlags::IMMUTABLE);
+    if was != immutable {
+        let mut wanted = flags;
+        wanted.set(IFlags::IMMUTABLE, immutable);
+        ioctl_setflags(file, wanted)?;
+    }
+    Ok(was)
+}

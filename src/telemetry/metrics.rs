@@ -1,0 +1,96 @@
+//! Every metric: its name, its unit, and how it is counted. No label carries an object's or a node's name, so that
+//! the number of series stays bounded.
+
+use std::sync::OnceLock;
+
+use metrics::{counter, describe_counter, describe_gauge, gauge};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+
+/// Requests answered, by door (`s3`, `api`), operation and status.
+pub const REQUESTS: &str = "bedplate_requests_total";
+/// Requests answered with a status of 500 or more, by door and operation.
+pub const ERRORS: &str = "bedplate_request_errors_total";
+/// Bytes of request bodies received, by door.
+pub const BYTES_RECEIVED: &str = "bedplate_received_bytes_total";
+/// Bytes of answer bodies sent, by door.
+pub const BYTES_SENT: &str = "bedplate_sent_bytes_total";
+/// Objects stored.
+pub const OBJECTS: &str = "bedplate_store_objects";
+/// Bytes as users count them.
+pub const LOGICAL_BYTES: &str = "bedplate_store_logical_bytes";
+/// Bytes after deduplication.
+pub const UNIQUE_BYTES: &str = "bedplate_store_unique_bytes";
+/// Bytes in packs.
+pub const STORED_BYTES: &str = "bedplate_store_stored_bytes";
+
+static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+
+/// Starts counting. Before it, and in commands that never call it, counting costs nothing and goes nowhere.
+pub fn install() {
+    HANDLE.get_or_init(|| {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        if metrics::set_global_recorder(recorder).is_err() {
+            tracing::error!("another metrics recorder is installed: /metrics stays empty");
+        }
+        describe_counter!(REQUESTS, "Requests answered, by door, operation and status.");
+        describe_counter!(ERRORS, "Requests answered with a status of 500 or more, by door and operation.");
+        describe_counter!(BYTES_RECEIVED, "Bytes of request bodies received, by door.");
+        describe_counter!(BYTES_SENT, "Bytes of answer bodies sent, by door.");
+        describe_gauge!(OBJECTS, "Objects stored.");
+        describe_gauge!(LOGICAL_BYTES, "Bytes stored, as users count them.");
+        describe_gauge!(UNIQUE_BYTES, "Bytes stored, after deduplication.");
+        describe_gauge!(STORED_BYTES, "Bytes in packs.");
+        handle
+    });
+}
+
+/// Counts one answered request.
+pub fn request(door: &'static str, operation: &'static str, status: u16) {
+    counter!(REQUESTS, "door" => door, "operation" => operation, "status" => status.to_string()).increment(1);
+    if status >= 500 {
+        counter!(ERRORS, "door" => door, "operation" => operation).increment(1);
+    }
+}
+
+/// Counts bytes of request bodies.
+pub fn received(door: &'static str, bytes: u64) {
+    counter!(BYTES_RECEIVED, "door" => door).increment(bytes);
+}
+
+/// Counts bytes of answer bodies.
+pub fn sent(door: &'static str, bytes: u64) {
+    counter!(BYTES_SENT, "door" => door).increment(bytes);
+}
+
+/// Notes the store's figures.
+pub fn store(objects: u64, logical_bytes: u64, unique_bytes: u64, stored_bytes: u64) {
+    gauge!(OBJECTS).set(objects as f64);
+    gauge!(LOGICAL_BYTES).set(logical_bytes as f64);
+    gauge!(UNIQUE_BYTES).set(unique_bytes as f64);
+    gauge!(STORED_BYTES).set(stored_bytes as f64);
+}
+
+/// All metrics in Prometheus' text format, as `/metrics` answers; empty where counting was never started.
+#[must_use]
+pub fn render() -> String {
+    HANDLE.get().map_or_else(String::new, |handle| {
+        handle.run_upkeep();
+        handle.render()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    //! What is counted is rendered.
+
+    #[test]
+    fn renders_what_was_counted() {
+        super::install();
+        super::request("s3", "GetObject", 200);
+        super::request("s3", "GetObject", 503);
+        let text = super::render();
+        assert!(text.contains(r#"bedplate_requests_total{door="s3",operation="GetObject",status="200"} 1"#), "{text}");
+        assert!(text.contains(r#"bedplate_request_errors_total{door="s3",operation="GetObject"} 1"#), "{text}");
+    }
+}

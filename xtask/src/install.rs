@@ -1,0 +1,89 @@
+//! What a fresh Debian machine lacks: packages by apt-get where we are root (else the one command to run), and Python
+//! packages into a folder of our own.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+use crate::shell;
+
+/// A Debian package and a file that shows it is there.
+pub type Need = (&'static str, &'static str);
+
+/// What building images takes.
+pub const IMAGE: &[Need] = &[
+    ("kmod", "/sbin/depmod"),
+    ("mmdebstrap", "/usr/bin/mmdebstrap"),
+    ("e2fsprogs", "/sbin/mke2fs"),
+    ("systemd-boot-efi", "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"),
+    ("ca-certificates", "/etc/ssl/certs/ca-certificates.crt"),
+];
+
+/// What the virtual rack takes.
+pub const LAB: &[Need] = &[
+    ("qemu-system-x86", "/usr/bin/qemu-system-x86_64"),
+    ("ovmf", "/usr/share/OVMF/OVMF_CODE_4M.fd"),
+    ("libvirt-daemon-system", "/usr/sbin/libvirtd"),
+    ("libvirt-clients", "/usr/bin/virsh"),
+    ("libvirt-dev", "/usr/include/libvirt/libvirt.h"),
+    ("pkg-config", "/usr/bin/pkg-config"),
+    ("gcc", "/usr/bin/gcc"),
+    ("python3-dev", "/usr/include/python3.11/Python.h"),
+    ("python3-venv", "/usr/share/doc/python3-venv"),
+    ("openssl", "/usr/bin/openssl"),
+    ("iproute2", "/sbin/ip"),
+    ("dnsmasq-base", "/usr/sbin/dnsmasq"),
+    ("curl", "/usr/bin/curl"),
+];
+
+/// Whether we may change the machine.
+pub fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|meta| {
+        use std::os::unix::fs::MetadataExt as _;
+        meta.uid() == 0
+    })
+}
+
+/// Installs what is missing of `needs`.
+pub fn debian(needs: &[Need]) -> Result<()> {
+    let missing: Vec<&str> =
+        needs.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(package, _)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    if !is_root() {
+        bail!(
+            "Debian packages are missing. Run this once, then again what you wanted:\n  \
+             sudo apt-get update && sudo apt-get install -y --no-install-recommends {list}"
+        );
+    }
+    println!("installing {list}");
+    apt(&["update"])?;
+    let mut words = vec!["install", "-y", "--no-install-recommends"];
+    words.extend(missing);
+    apt(&words)
+}
+
+/// A Python environment of our own with the Redfish emulator in it; returns its folder.
+pub fn emulator() -> Result<PathBuf> {
+    let venv = shell::target().join("lab/venv");
+    let program = venv.join("bin/sushy-emulator");
+    let stamp = venv.join("complete");
+    if stamp.exists() && program.exists() {
+        return Ok(venv);
+    }
+    println!("installing sushy-tools and libvirt-python from PyPI");
+    std::fs::create_dir_all(&venv)?;
+    let folder = venv.to_string_lossy().into_owned();
+    shell::run(&mut shell::command("python3", &["-m", "venv", "--clear", &folder]))?;
+    let pip = venv.join("bin/pip").to_string_lossy().into_owned();
+    shell::run(&mut shell::command(&pip, &["install", "--quiet", "sushy-tools==2.2.0", "libvirt-python==12.8.0"]))?;
+    std::fs::write(stamp, "")?;
+    Ok(venv)
+}
+
+fn apt(words: &[&str]) -> Result<()> {
+    let mut command = shell::command("apt-get", &["-o", "DPkg::Lock::Timeout=600", "-q"]);
+    shell::run(command.args(words).env("DEBIAN_FRONTEND", "noninteractive"))
+}
