@@ -7,4 +7,7 @@ pub mod codec;
 pub mod cut;
 pub mod digest;
 pub mod field;
+pub mod manifest;
 pub mod order;
+pub mod pack;
+pub mod row;

@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod disk;
 pub mod entropy;
+pub mod folder;
 pub mod module;
 pub mod net;
 pub mod process;

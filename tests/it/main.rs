@@ -1,1 +1,3 @@
 //! The one integration binary: a module per area, each driving the real program.
+
+mod store;

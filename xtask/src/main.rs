@@ -2,7 +2,6 @@
 
 mod image;
 mod install;
-mod lab;
 mod shell;
 mod test;
 mod tidy;
@@ -24,8 +23,6 @@ struct Args {
 enum Command {
     /// Build or verify an image from its recipe in images/
     Image(image::Arguments),
-    /// Bring up or take down a virtual rack: QEMU machines behind Redfish emulators
-    Lab(lab::Arguments),
     /// Check everything that must hold; what CI runs
     Test(test::TestArgs),
     /// Check the rules of the tree that no compiler checks
@@ -37,7 +34,6 @@ fn main() -> ExitCode {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap_or_default();
     let outcome = match args.command {
         Command::Image(args) => image::run(&args),
-        Command::Lab(args) => lab::run(&args),
         Command::Test(args) => test::run(&root, &args),
         Command::Tidy => tidy::run(&root),
     };

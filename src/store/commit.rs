@@ -1,0 +1,195 @@
+//! The one transaction that makes an object visible: conditions checked, packs there, row written. And what follows from
+//! it: the manifest rows of the object before it go.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use super::Inner;
+use super::error::StoreError;
+use super::ingest::Content;
+use super::types::{ObjectInfo, Precondition};
+use crate::format::field::Damaged;
+use crate::format::manifest::Term;
+use crate::format::row::{self, Body, ObjectRow, key};
+use crate::meta::{MetaError, Transaction, prefix_end};
+use crate::model::limit::TRANSACTION_KEYS_MAX;
+use crate::model::{BucketName, ObjectKey, PackId};
+use crate::sys::entropy;
+
+/// Terms that stand in the object's own row; more go to manifest rows.
+const TERMS_IN_ROW: usize = 16;
+/// Terms in one manifest row: about 10 KiB.
+const TERMS_IN_MANIFEST: usize = 1024;
+/// Manifest rows in one transaction.
+const MANIFESTS_AT_ONCE: usize = 64;
+/// Packs whose rows the committing transaction itself expects; those beyond are looked at just before.
+const PACKS_EXPECTED: usize = 200;
+/// Tries against writers that keep changing the same object.
+const TRIES: usize = 64;
+
+impl Inner {
+    /// Turns content into a row's body; long manifests are written to rows of their own first, which nobody reads
+    /// before an object names them.
+    pub(super) async fn lay_down(&self, content: Content) -> Result<Body, StoreError> {
+        let terms = match content {
+            Content::Inline(bytes) => return Ok(Body::Inline(bytes)),
+            Content::Terms(terms) if terms.len() <= TERMS_IN_ROW => return Ok(Body::Terms(terms)),
+            Content::Terms(terms) => terms,
+        };
+        let id = entropy::fresh_id();
+        let mut end = 0;
+        let rows: Vec<(Vec<u8>, &[Term])> = terms
+            .chunks(TERMS_IN_MANIFEST)
+            .map(|terms| {
+                end += terms.iter().map(|term| term.bytes).sum::<u64>();
+                (key::manifest(&id, end), terms)
+            })
+            .collect();
+        for rows in rows.chunks(MANIFESTS_AT_ONCE) {
+            let tx =
+                rows.iter().fold(Transaction::new(), |tx, (key, terms)| tx.put(key.clone(), row::encode_terms(terms)));
+            self.meta.commit(tx).await?;
+        }
+        Ok(Body::Rows(id))
+    }
+
+    /// All terms of a body, or those that cover its bytes from `start` to `end`, with the offset of the first.
+    pub(super) async fn terms(&self, body: &Body, start: u64, end: u64) -> Result<(Vec<Term>, u64), StoreError> {
+        let id = match body {
+            Body::Inline(_) => return Ok((Vec::new(), 0)),
+            Body::Terms(terms) => return Ok((terms.clone(), 0)),
+            Body::Rows(id) => id,
+        };
+        let stop = prefix_end(&key::manifests(id));
+        let mut from = key::manifest(id, start + 1);
+        let (mut terms, mut first) = (Vec::new(), None);
+        loop {
+            let rows = self.meta.scan(&from, &stop, MANIFESTS_AT_ONCE).await?;
+            for (key, value) in &rows {
+                let row_end = manifest_end(key)?;
+                let (mut row_terms, bytes) = row::decode_terms(value)?;
+                terms.append(&mut row_terms);
+                first.get_or_insert(row_end.saturating_sub(bytes));
+                if row_end >= end {
+                    return Ok((terms, first.unwrap_or_default()));
+                }
+            }
+            match rows.last() {
+                Some((key, _)) if rows.len() == MANIFESTS_AT_ONCE => from = [key, &b"\0"[..]].concat(),
+                _ => return Err(Damaged { what: "manifest", why: "rows of it are missing" }.into()),
+            }
+        }
+    }
+
+    /// Removes the manifest rows of a body that nothing names any more. What fails here costs only space.
+    pub(super) async fn drop_manifest(&self, body: &Body) {
+        let Body::Rows(id) = body else { return };
+        let prefix = key::manifests(id);
+        loop {
+            let outcome = match self.meta.scan(&prefix, &prefix_end(&prefix), TRANSACTION_KEYS_MAX).await {
+                Ok(rows) if rows.is_empty() => return,
+                Ok(rows) => {
+                    let tx = rows.into_iter().fold(Transaction::new(), |tx, (key, _)| tx.delete(key));
+                    self.meta.commit(tx).await
+                }
+                Err(error) => Err(error),
+            };
+            if let Err(error) = outcome {
+                tracing::warn!(%error, "manifest rows that nothing names could not be removed");
+                return;
+            }
+        }
+    }
+
+    /// The rows of all packs that a body refers to, as the committing transaction is to find them.
+    pub(super) async fn packs_of(&self, body: &Body, size: u64) -> Result<Vec<(Vec<u8>, Option<Bytes>)>, StoreError> {
+        let (terms, _) = if size == 0 { (Vec::new(), 0) } else { self.terms(body, 0, size).await? };
+        let packs: BTreeSet<PackId> = terms.iter().map(|term| term.pack).collect();
+        let packs: Vec<PackId> = packs.into_iter().collect();
+        let mut expected = Vec::new();
+        for packs in packs.chunks(TRANSACTION_KEYS_MAX) {
+            let keys: Vec<Vec<u8>> = packs.iter().map(|pack| key::pack(*pack)).collect();
+            let rows = self.meta.get_many(&keys).await?;
+            for ((pack, key), row) in packs.iter().zip(keys).zip(rows) {
+                let row = row.ok_or(StoreError::NoSuchPack(*pack))?;
+                expected.push((key, Some(row)));
+            }
+        }
+        expected.truncate(PACKS_EXPECTED);
+        Ok(expected)
+    }
+
+    /// Writes the object's row when the precondition holds; `with` adds to the transaction. On failure the row's own
+    /// manifest rows are removed again.
+    pub(super) async fn commit_object(
+        &self,
+        bucket: &BucketName,
+        object: &ObjectKey,
+        row: ObjectRow,
+        precondition: &Precondition,
+        with: impl Fn(Transaction) -> Transaction,
+    ) -> Result<ObjectInfo, StoreError> {
+        let outcome = self.try_commit(bucket, object, &row, precondition, with).await;
+        match outcome {
+            Ok(replaced) => {
+                if let Some(replaced) = replaced {
+                    self.drop_manifest(&replaced.body).await;
+                }
+                Ok(ObjectInfo::from_row(object.clone(), &row))
+            }
+            Err(error) => {
+                self.drop_manifest(&row.body).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn try_commit(
+        &self,
+        bucket: &BucketName,
+        object: &ObjectKey,
+        row: &ObjectRow,
+        precondition: &Precondition,
+        with: impl Fn(Transaction) -> Transaction,
+    ) -> Result<Option<ObjectRow>, StoreError> {
+        let key = key::object(bucket, object);
+        let encoded = row.encode();
+        let packs = self.packs_of(&row.body, row.size).await?;
+        for _ in 0..TRIES {
+            let (_, bucket_bytes) = self.bucket_row(bucket).await?;
+            let found = self.meta.get(&key).await?;
+            let replaced = found.as_deref().map(ObjectRow::decode).transpose()?;
+            check(precondition, replaced.as_ref(), object)?;
+            let tx = Transaction::new()
+                .expect(key::bucket(bucket), Some(bucket_bytes))
+                .expect(key.clone(), found)
+                .put(key.clone(), encoded.clone());
+            let tx = packs.iter().cloned().fold(tx, |tx, (key, row)| tx.expect(key, row));
+            match self.meta.commit(with(tx)).await {
+                Ok(()) => return Ok(replaced),
+                Err(MetaError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Busy)
+    }
+}
+
+fn check(precondition: &Precondition, found: Option<&ObjectRow>, object: &ObjectKey) -> Result<(), StoreError> {
+    if precondition.if_none_match_any && found.is_some() {
+        return Err(StoreError::PreconditionFailed);
+    }
+    match (&precondition.if_match, found) {
+        (None, _) => Ok(()),
+        (Some(_), None) => Err(StoreError::NoSuchKey(object.clone())),
+        (Some(etag), Some(row)) if etag == "*" || *etag == row.etag => Ok(()),
+        (Some(_), Some(_)) => Err(StoreError::PreconditionFailed),
+    }
+}
+
+/// The offset at which a manifest row's terms end, out of its key.
+fn manifest_end(key: &[u8]) -> Result<u64, Damaged> {
+    let bytes = key.last_chunk::<8>().ok_or(Damaged { what: "row key", why: "it is cut short" })?;
+    Ok(u64::from_be_bytes(*bytes))
+}

@@ -1,0 +1,74 @@
+//! What agents pull: an image's list of chunks, and ranges of packs.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use super::Store;
+use super::error::StoreError;
+use crate::format::chunk_list::{CHUNKS_MAX, ChunkList, ChunkRef};
+use crate::format::digest::RootDigest;
+use crate::format::field::Damaged;
+use crate::format::row::{Body, PackRow, key};
+use crate::model::{BucketName, ByteRange, ObjectKey, PackId};
+
+/// Most bytes of one [`Store::read_pack`].
+pub const READ_PACK_MAX: u64 = 16 * 1024 * 1024;
+
+impl Store {
+    /// The chunks that make up an object, and where their stored bytes lie. Objects that live in their rows have none;
+    /// no object of the bucket `.images` does. Checks that the chunks' digests add up to the object's root digest.
+    pub async fn chunk_list(&self, bucket: &BucketName, object: &ObjectKey) -> Result<ChunkList, StoreError> {
+        let row = self.object_row(bucket, object).await?;
+        let damaged = |why| Damaged { what: "manifest", why };
+        if matches!(row.body, Body::Inline(_)) && row.size > 0 {
+            return Err(
+                damaged("the object lives in its row and has no chunks; put it into the bucket of images").into()
+            );
+        }
+        let (terms, _) = if row.size == 0 { (Vec::new(), 0) } else { self.inner.terms(&row.body, 0, row.size).await? };
+        let mut list =
+            ChunkList { size: row.size, root_digest: Default::default(), packs: Vec::new(), chunks: Vec::new() };
+        let mut numbers: HashMap<PackId, u32> = HashMap::new();
+        let mut root = RootDigest::new();
+        for term in terms {
+            if list.chunks.len() + term.count as usize > CHUNKS_MAX {
+                return Err(damaged("the object has more chunks than a list may have").into());
+            }
+            let directory = self.inner.directory(term.pack, term.first).await?;
+            let pack = *numbers.entry(term.pack).or_insert_with(|| {
+                list.packs.push(term.pack);
+                list.packs.len() as u32 - 1
+            });
+            for chunk in term.sequence() {
+                let missing =
+                    || StoreError::Corrupt { pack: term.pack, chunk, what: "the pack has no such chunk".to_owned() };
+                let entry = directory.entries.get(chunk as usize).ok_or_else(missing)?;
+                root.push(entry.digest, u64::from(entry.raw_len));
+                list.chunks.push(ChunkRef {
+                    digest: entry.digest,
+                    pack,
+                    offset: entry.offset,
+                    stored_len: entry.stored_len,
+                    raw_len: entry.raw_len,
+                    codec: entry.codec,
+                });
+            }
+        }
+        list.root_digest = root.finish();
+        if row.root_digest.is_some_and(|digest| digest != list.root_digest) {
+            return Err(damaged("its chunks do not add up to the object's root digest").into());
+        }
+        Ok(list)
+    }
+
+    /// Bytes of a pack, at most [`READ_PACK_MAX`]; the reader verifies the chunks in them.
+    pub async fn read_pack(&self, pack: PackId, range: ByteRange) -> Result<Bytes, StoreError> {
+        let row = self.inner.meta.get(&key::pack(pack)).await?.ok_or(StoreError::NoSuchPack(pack))?;
+        let row = PackRow::decode(&row)?;
+        if range.is_empty() || range.end > row.bytes || range.len() > READ_PACK_MAX {
+            return Err(StoreError::InvalidRange { size: row.bytes });
+        }
+        self.inner.packs.read(pack, range.start, range.end).await
+    }
+}

@@ -1,0 +1,268 @@
+//! Bytes out: terms become ranged reads of packs, coalesced and read ahead within bounds; each chunk is decoded and
+//! checked against its digest before it is given out.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::error::StoreError;
+use super::{Inner, Store};
+use crate::format::codec::{self, Codec};
+use crate::format::digest::chunk_digest;
+use crate::format::manifest::Term;
+use crate::format::pack::{Directory, Entry};
+use crate::format::row::{PackRow, key};
+use crate::model::PackId;
+
+/// Stored bytes of one read.
+const READ_BYTES: u64 = 1024 * 1024;
+/// Bytes that one read may decode to.
+const READ_RAW_BYTES: u64 = 2 * 1024 * 1024;
+/// Reads under way for one stream.
+const READ_AHEAD: usize = 3;
+/// Directory entries kept in memory: about 15 MiB.
+const ENTRIES_KEPT: usize = 256 * 1024;
+
+/// Directories of packs that were used lately.
+#[derive(Default)]
+pub(super) struct Directories(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    by_pack: HashMap<PackId, (Arc<Directory>, u64)>,
+    entries: usize,
+    clock: u64,
+}
+
+impl Directories {
+    fn find(&self, pack: PackId) -> Option<Arc<Directory>> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.clock += 1;
+        let now = kept.clock;
+        let (directory, used) = kept.by_pack.get_mut(&pack)?;
+        *used = now;
+        Some(directory.clone())
+    }
+
+    fn keep(&self, directory: &Arc<Directory>) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = kept.clock;
+        if kept.by_pack.insert(directory.pack, (directory.clone(), now)).is_none() {
+            kept.entries += directory.entries.len();
+        }
+        while kept.entries > ENTRIES_KEPT && kept.by_pack.len() > 1 {
+            let Some(oldest) = kept.by_pack.iter().min_by_key(|(_, (_, used))| *used).map(|(pack, _)| *pack) else {
+                return;
+            };
+            if let Some((directory, _)) = kept.by_pack.remove(&oldest) {
+                kept.entries -= directory.entries.len();
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// A pack's directory, read and checked, or remembered. `chunk` is the one that is wanted, for the error.
+    pub(super) async fn directory(&self, pack: PackId, chunk: u32) -> Result<Arc<Directory>, StoreError> {
+        if let Some(directory) = self.directories.find(pack) {
+            return Ok(directory);
+        }
+        let corrupt = |what: String| StoreError::Corrupt { pack, chunk, what };
+        let row = self.meta.get(&key::pack(pack)).await?;
+        let row = row.ok_or_else(|| corrupt("the pack is not in the list of packs".to_owned()))?;
+        let directory = self.read_directory(pack, &PackRow::decode(&row)?).await.map_err(|error| match error {
+            StoreError::NoSuchPack(_) => corrupt("the pack's file is missing".to_owned()),
+            StoreError::CorruptRow(damage) => corrupt(damage.to_string()),
+            other => other,
+        })?;
+        let directory = Arc::new(directory);
+        self.directories.keep(&directory);
+        Ok(directory)
+    }
+
+    /// Reads a pack's directory from its file; damage answers [`StoreError::CorruptRow`].
+    pub(super) async fn read_directory(&self, pack: PackId, row: &PackRow) -> Result<Directory, StoreError> {
+        let tail = self.packs.read(pack, row.directory_offset, row.bytes).await?;
+        let directory = Directory::decode(&tail)?;
+        let damaged = |why| crate::format::field::Damaged { what: "pack directory", why };
+        if directory.pack != pack {
+            return Err(damaged("it is another pack's").into());
+        }
+        if directory.entries.len() != row.chunks as usize || directory.offset() != row.directory_offset {
+            return Err(damaged("it does not agree with the list of packs").into());
+        }
+        Ok(directory)
+    }
+
+    /// Reads, decodes and checks the chunks of one read.
+    async fn fetch(&self, read: Read) -> Result<Vec<(Bytes, u64)>, StoreError> {
+        let Read { pack, first, wanted } = read;
+        let (Some((head, ..)), Some((tail, ..))) = (wanted.first(), wanted.last()) else { return Ok(Vec::new()) };
+        let (start, end) = (head.offset, tail.end());
+        let bytes = self.packs.read(pack, start, end).await.map_err(|error| match error {
+            StoreError::NoSuchPack(_) => {
+                StoreError::Corrupt { pack, chunk: first, what: "the pack's file is missing".to_owned() }
+            }
+            other => other,
+        })?;
+        let work = move || {
+            let mut decoded = Vec::with_capacity(wanted.len());
+            for (chunk, (entry, from, to, times)) in (first..).zip(wanted) {
+                let at = (entry.offset - start) as usize;
+                let stored = at..at + entry.stored_len as usize;
+                let stored = if stored.end <= bytes.len() { bytes.slice(stored) } else { Bytes::new() };
+                let raw = verified(&entry, stored).map_err(|what| StoreError::Corrupt {
+                    pack,
+                    chunk,
+                    what: what.to_owned(),
+                })?;
+                decoded.push((raw.slice(from as usize..to as usize), times));
+            }
+            Ok(decoded)
+        };
+        tokio::task::spawn_blocking(work).await.map_err(StoreError::step)?
+    }
+}
+
+/// The chunk's bytes, when they are what the directory says.
+pub(super) fn verified(entry: &Entry, stored: Bytes) -> Result<Bytes, &'static str> {
+    let raw = match entry.codec {
+        Codec::Raw => stored,
+        Codec::Zstd => match codec::decode(entry.codec, &stored, entry.raw_len as usize) {
+            Ok(raw) => raw.into(),
+            Err(damage) => return Err(damage.why),
+        },
+    };
+    if raw.len() != entry.raw_len as usize {
+        return Err("its bytes are cut short");
+    }
+    if chunk_digest(&raw) == entry.digest { Ok(raw) } else { Err("its bytes do not have its digest") }
+}
+
+/// One ranged read: consecutive chunks from `first` on; of each the bytes from and to, and how often they follow.
+struct Read {
+    pack: PackId,
+    first: u32,
+    wanted: Vec<(Entry, u32, u32, u64)>,
+}
+
+/// Turns terms into reads, one after the other.
+struct Planner {
+    inner: Arc<Inner>,
+    terms: std::vec::IntoIter<Term>,
+    current: Option<(Arc<Directory>, Term, u32)>,
+    skip: u64,
+    left: u64,
+}
+
+impl Planner {
+    /// The next read; none when all bytes are planned.
+    async fn next(&mut self) -> Result<Option<Read>, StoreError> {
+        while self.left > 0 {
+            let Some((directory, term, at)) = self.current.take() else {
+                let Some(term) = self.terms.next() else {
+                    let damage = crate::format::field::Damaged { what: "manifest", why: "it ends too soon" };
+                    return Err(damage.into());
+                };
+                if self.skip >= term.bytes {
+                    self.skip -= term.bytes;
+                    continue;
+                }
+                self.current = Some((self.inner.directory(term.pack, term.first).await?, term, 0));
+                continue;
+            };
+            let read =
+                if term.repeats { self.plan_repeat(directory, term, at)? } else { self.plan_run(directory, term, at)? };
+            if read.is_some() {
+                return Ok(read);
+            }
+        }
+        Ok(None)
+    }
+
+    fn entry(directory: &Directory, chunk: u32) -> Result<Entry, StoreError> {
+        directory.entries.get(chunk as usize).copied().ok_or_else(|| StoreError::Corrupt {
+            pack: directory.pack,
+            chunk,
+            what: "the pack has no such chunk".to_owned(),
+        })
+    }
+
+    /// A repeated chunk is read once: whole repeats together, a part at either end by itself.
+    fn plan_repeat(&mut self, directory: Arc<Directory>, term: Term, at: u32) -> Result<Option<Read>, StoreError> {
+        let entry = Self::entry(&directory, term.first)?;
+        let raw = u64::from(entry.raw_len);
+        let skipped = (self.skip / raw).min(u64::from(term.count - at));
+        self.skip -= skipped * raw;
+        let at = at + skipped as u32;
+        if at == term.count {
+            return Ok(None);
+        }
+        let (from, times) = match self.skip {
+            0 if self.left >= raw => (0, (self.left / raw).min(u64::from(term.count - at))),
+            from => (from, 1),
+        };
+        let to = raw.min(from + self.left);
+        self.skip = 0;
+        self.left -= (to - from) * times;
+        self.current = Some((directory, term, at + times as u32)).filter(|_| at + (times as u32) < term.count);
+        Ok(Some(Read { pack: term.pack, first: term.first, wanted: vec![(entry, from as u32, to as u32, times)] }))
+    }
+
+    fn plan_run(&mut self, directory: Arc<Directory>, term: Term, mut at: u32) -> Result<Option<Read>, StoreError> {
+        let mut read = Read { pack: term.pack, first: 0, wanted: Vec::new() };
+        let (mut stored, mut decoded) = (0, 0);
+        while at < term.count && self.left > 0 {
+            let entry = Self::entry(&directory, term.first + at)?;
+            let raw = u64::from(entry.raw_len);
+            if self.skip >= raw {
+                self.skip -= raw;
+                at += 1;
+                continue;
+            }
+            stored += u64::from(entry.stored_len);
+            decoded += raw;
+            if !read.wanted.is_empty() && (stored > READ_BYTES || decoded > READ_RAW_BYTES) {
+                break;
+            }
+            if read.wanted.is_empty() {
+                read.first = term.first + at;
+            }
+            let to = raw.min(self.skip + self.left);
+            read.wanted.push((entry, self.skip as u32, to as u32, 1));
+            self.left -= to - self.skip;
+            self.skip = 0;
+            at += 1;
+        }
+        self.current = Some((directory, term, at)).filter(|_| at < term.count);
+        Ok(Some(read).filter(|read| !read.wanted.is_empty()))
+    }
+}
+
+impl Store {
+    /// `len` bytes of the terms from `skip` on, verified.
+    pub(super) fn read(&self, terms: Vec<Term>, skip: u64, len: u64) -> BoxStream<'static, Result<Bytes, StoreError>> {
+        let inner = self.inner.clone();
+        let planner = Planner { inner: inner.clone(), terms: terms.into_iter(), current: None, skip, left: len };
+        let reads =
+            stream::try_unfold(
+                planner,
+                |mut planner| async move { Ok(planner.next().await?.map(|read| (read, planner))) },
+            );
+        reads
+            .map_ok(move |read| {
+                let inner = inner.clone();
+                async move { inner.fetch(read).await }
+            })
+            .try_buffered(READ_AHEAD)
+            .map_ok(|pieces| {
+                let repeated = pieces.into_iter().flat_map(|(bytes, times)| (0..times).map(move |_| bytes.clone()));
+                stream::iter(repeated.map(Ok))
+            })
+            .try_flatten()
+            .boxed()
+    }
+}

@@ -1,0 +1,284 @@
+//! Multipart uploads: each part is stored like an object of its own; completion joins their manifests in one transaction.
+//! Parts are cut independently, so that an object of several parts has no root digest that the whole bytes would give.
+
+use md5::{Digest as _, Md5};
+
+use super::Store;
+use super::error::StoreError;
+use super::ingest::{Content, Expected, ingest};
+use super::list::object_key;
+use super::types::{ByteStream, ObjectInfo, PartInfo, Precondition, PutRequest, UploadInfo};
+use crate::format::manifest::{self, Term};
+use crate::format::row::{ObjectRow, PartRow, UploadRow, key};
+use crate::meta::{MetaError, Transaction, prefix_end};
+use crate::model::limit::{PART_MIN, PARTS_MAX, TRANSACTION_KEYS_MAX};
+use crate::model::{BucketName, ObjectKey, UploadId};
+use crate::sys::{clock, entropy};
+
+/// Rows read at once.
+const PAGE: usize = 500;
+/// Tries against a part that is uploaded twice at the same time.
+const TRIES: usize = 64;
+
+impl Store {
+    /// Begins an upload. The request's content type and headers become the object's.
+    pub async fn create_upload(
+        &self,
+        bucket: &BucketName,
+        object: &ObjectKey,
+        request: PutRequest,
+    ) -> Result<UploadId, StoreError> {
+        let (_, bucket_bytes) = self.inner.bucket_row(bucket).await?;
+        let upload = UploadId(entropy::fresh_id());
+        let row = UploadRow { created: clock::now(), described: request.described() };
+        let tx = Transaction::new()
+            .expect(key::bucket(bucket), Some(bucket_bytes))
+            .put(key::upload(bucket, object, upload), row.encode());
+        match self.inner.meta.commit(tx).await {
+            Err(MetaError::Conflict) => Err(StoreError::NoSuchBucket(bucket.clone())),
+            other => {
+                other?;
+                Ok(upload)
+            }
+        }
+    }
+
+    async fn upload_row(&self, bucket: &BucketName, object: &ObjectKey, id: UploadId) -> Result<UploadRow, StoreError> {
+        match self.inner.meta.get(&key::upload(bucket, object, id)).await? {
+            Some(bytes) => Ok(UploadRow::decode(&bytes)?),
+            None => {
+                self.inner.bucket_row(bucket).await?;
+                Err(StoreError::NoSuchUpload(id))
+            }
+        }
+    }
+
+    /// Stores a part, in place of an earlier one of the same number. Durable when it returns.
+    pub async fn put_part(
+        &self,
+        bucket: &BucketName,
+        object: &ObjectKey,
+        upload: &UploadId,
+        number: u32,
+        body: ByteStream,
+        request: PutRequest,
+    ) -> Result<PartInfo, StoreError> {
+        if !(1..=PARTS_MAX).contains(&number) {
+            return Err(StoreError::InvalidPart { number });
+        }
+        self.upload_row(bucket, object, *upload).await?;
+        let expected = Expected { may_inline: false, bytes: request.expected_bytes, md5: request.expected_md5 };
+        let ingested = ingest(&self.inner, body, expected).await?;
+        let row = PartRow {
+            size: ingested.size,
+            md5: ingested.md5,
+            modified: clock::now(),
+            root_digest: ingested.root_digest,
+            body: self.inner.lay_down(ingested.content).await?,
+        };
+        match self.commit_part(bucket, object, *upload, number, &row).await {
+            Ok(()) => Ok(part_info(number, &row)),
+            Err(error) => {
+                self.inner.drop_manifest(&row.body).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn commit_part(
+        &self,
+        bucket: &BucketName,
+        object: &ObjectKey,
+        upload: UploadId,
+        number: u32,
+        row: &PartRow,
+    ) -> Result<(), StoreError> {
+        let upload_key = key::upload(bucket, object, upload);
+        let part_key = key::part(upload, number);
+        let packs = self.inner.packs_of(&row.body, row.size).await?;
+        for _ in 0..TRIES {
+            let open = self.inner.meta.get(&upload_key).await?.ok_or(StoreError::NoSuchUpload(upload))?;
+            let found = self.inner.meta.get(&part_key).await?;
+            let replaced = found.as_deref().map(PartRow::decode).transpose()?;
+            let tx = Transaction::new()
+                .expect(upload_key.clone(), Some(open))
+                .expect(part_key.clone(), found)
+                .put(part_key.clone(), row.encode());
+            let tx = packs.iter().cloned().fold(tx, |tx, (key, row)| tx.expect(key, row));
+            match self.inner.meta.commit(tx).await {
+                Ok(()) => {
+                    if let Some(replaced) = replaced {
+                        self.inner.drop_manifest(&replaced.body).await;
+                    }
+                    return Ok(());
+                }
+                Err(MetaError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Busy)
+    }
+
+    /// All parts of an upload, by number.
+    async fn part_rows(&self, upload: UploadId) -> Result<Vec<(u32, PartRow)>, StoreError> {
+        let prefix = key::parts(upload);
+        let (mut start, end) = (prefix.clone(), prefix_end(&prefix));
+        let mut parts = Vec::new();
+        loop {
+            let rows = self.inner.meta.scan(&start, &end, PAGE).await?;
+            for (row_key, value) in &rows {
+                let number = row_key.last_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes)).unwrap_or_default();
+                parts.push((number, PartRow::decode(value)?));
+            }
+            match rows.last() {
+                Some((row_key, _)) if rows.len() == PAGE => start = [row_key, &b"\0"[..]].concat(),
+                _ => return Ok(parts),
+            }
+        }
+    }
+
+    /// Joins the parts, named by number and entity tag in ascending order, into the object.
+    pub async fn complete_upload(
+        &self,
+        bucket: &BucketName,
+        object: &ObjectKey,
+        upload: &UploadId,
+        parts: &[(u32, String)],
+        precondition: &Precondition,
+    ) -> Result<ObjectInfo, StoreError> {
+        let upload_row = self.upload_row(bucket, object, *upload).await?;
+        let upload_bytes = upload_row.encode();
+        let stored = self.part_rows(*upload).await?;
+        let chosen = choose(&stored, parts)?;
+        let mut terms: Vec<Term> = Vec::new();
+        let mut sums = Md5::new();
+        let mut size = 0;
+        for part in &chosen {
+            sums.update(part.md5);
+            size += part.size;
+            if part.size > 0 {
+                let (part_terms, _) = self.inner.terms(&part.body, 0, part.size).await?;
+                part_terms.into_iter().for_each(|term| manifest::push_term(&mut terms, term));
+            }
+        }
+        let root_digest = if let [only] = chosen[..] { Some(only.root_digest) } else { None };
+        let row = ObjectRow {
+            size,
+            etag: format!("{}-{}", hex::encode(sums.finalize()), chosen.len()),
+            modified: clock::now(),
+            described: upload_row.described,
+            root_digest,
+            parts: chosen.len() as u32,
+            body: self.inner.lay_down(Content::Terms(terms)).await?,
+        };
+        let upload_key = key::upload(bucket, object, *upload);
+        let with =
+            |tx: Transaction| tx.expect(upload_key.clone(), Some(upload_bytes.clone())).delete(upload_key.clone());
+        let completed = self.inner.commit_object(bucket, object, row, precondition, with).await;
+        let info = match completed {
+            // The upload's row is one of those expected: if it went, another call completed or aborted it.
+            Err(StoreError::Busy) => {
+                self.upload_row(bucket, object, *upload).await?;
+                return Err(StoreError::Busy);
+            }
+            other => other?,
+        };
+        self.drop_parts(*upload, stored).await;
+        Ok(info)
+    }
+
+    /// Ends an upload and forgets its parts.
+    pub async fn abort_upload(
+        &self,
+        bucket: &BucketName,
+        object: &ObjectKey,
+        upload: &UploadId,
+    ) -> Result<(), StoreError> {
+        let row = self.upload_row(bucket, object, *upload).await?;
+        let upload_key = key::upload(bucket, object, *upload);
+        let tx = Transaction::new().expect(upload_key.clone(), Some(row.encode())).delete(upload_key);
+        match self.inner.meta.commit(tx).await {
+            Err(MetaError::Conflict) => return Err(StoreError::NoSuchUpload(*upload)),
+            other => other?,
+        }
+        let stored = self.part_rows(*upload).await?;
+        self.drop_parts(*upload, stored).await;
+        Ok(())
+    }
+
+    /// Removes the rows of parts whose upload is gone. What fails here costs only space.
+    async fn drop_parts(&self, upload: UploadId, parts: Vec<(u32, PartRow)>) {
+        for parts in parts.chunks(TRANSACTION_KEYS_MAX) {
+            let tx = parts.iter().fold(Transaction::new(), |tx, (number, _)| tx.delete(key::part(upload, *number)));
+            if let Err(error) = self.inner.meta.commit(tx).await {
+                tracing::warn!(%error, "parts of an ended upload could not be removed");
+                return;
+            }
+            for (_, part) in parts {
+                self.inner.drop_manifest(&part.body).await;
+            }
+        }
+    }
+
+    /// The parts of an open upload, by number.
+    pub async fn list_parts(
+        &self,
+        bucket: &BucketName,
+        object: &ObjectKey,
+        upload: &UploadId,
+    ) -> Result<Vec<PartInfo>, StoreError> {
+        self.upload_row(bucket, object, *upload).await?;
+        let parts = self.part_rows(*upload).await?;
+        Ok(parts.iter().map(|(number, row)| part_info(*number, row)).collect())
+    }
+
+    /// A bucket's open uploads, by key and then by age.
+    pub async fn list_uploads(&self, bucket: &BucketName) -> Result<Vec<UploadInfo>, StoreError> {
+        self.inner.bucket_row(bucket).await?;
+        let prefix = key::uploads(bucket);
+        let (mut start, end) = (prefix.clone(), prefix_end(&prefix));
+        let mut uploads = Vec::new();
+        loop {
+            let rows = self.inner.meta.scan(&start, &end, PAGE).await?;
+            for (row_key, value) in &rows {
+                let damaged = crate::format::field::Damaged { what: "row key", why: "it names no upload" };
+                let (head, id) = row_key[prefix.len()..].split_last_chunk::<16>().ok_or(damaged)?;
+                let (_, head) = head.split_last().ok_or(damaged)?;
+                let created = UploadRow::decode(value)?.created;
+                uploads.push(UploadInfo { key: object_key(head)?, id: UploadId(*id), created });
+            }
+            match rows.last() {
+                Some((row_key, _)) if rows.len() == PAGE => start = [row_key, &b"\0"[..]].concat(),
+                _ => return Ok(uploads),
+            }
+        }
+    }
+}
+
+/// The parts that a completion names, when it may name them so.
+fn choose<'a>(stored: &'a [(u32, PartRow)], named: &[(u32, String)]) -> Result<Vec<&'a PartRow>, StoreError> {
+    if named.windows(2).any(|pair| pair[0].0 >= pair[1].0) {
+        return Err(StoreError::InvalidPartOrder);
+    }
+    if named.is_empty() {
+        return Err(StoreError::InvalidPart { number: 1 });
+    }
+    let mut chosen = Vec::with_capacity(named.len());
+    for (n, (number, etag)) in named.iter().enumerate() {
+        let invalid = StoreError::InvalidPart { number: *number };
+        let Ok(at) = stored.binary_search_by_key(number, |(number, _)| *number) else { return Err(invalid) };
+        let part = &stored[at].1;
+        if hex::encode(part.md5) != etag.trim_matches('"') {
+            return Err(invalid);
+        }
+        if part.size < PART_MIN && n + 1 < named.len() {
+            return Err(StoreError::EntityTooSmall { number: *number, size: part.size });
+        }
+        chosen.push(part);
+    }
+    Ok(chosen)
+}
+
+fn part_info(number: u32, row: &PartRow) -> PartInfo {
+    PartInfo { number, size: row.size, etag: hex::encode(row.md5), modified: row.modified }
+}

@@ -1,0 +1,139 @@
+//! Objects: put, head, get, delete, copy.
+
+use futures_util::{StreamExt as _, stream};
+
+use super::Store;
+use super::error::{BoxError, StoreError};
+use super::ingest::{Content, Expected, ingest};
+use super::types::{ByteStream, ObjectInfo, Precondition, PutRequest};
+use crate::format::row::{Body, Described, ObjectRow, key};
+use crate::meta::{MetaError, Transaction};
+use crate::model::{BucketName, ByteRange, ObjectKey};
+use crate::sys::clock;
+
+/// Tries against writers that keep changing the same object.
+const TRIES: usize = 64;
+
+impl Store {
+    /// Stores the body under the key. Durable when it returns; an `Err` in the body leaves no trace.
+    pub async fn put(
+        &self,
+        bucket: &BucketName,
+        object: &ObjectKey,
+        body: ByteStream,
+        request: PutRequest,
+    ) -> Result<ObjectInfo, StoreError> {
+        self.inner.bucket_row(bucket).await?;
+        let expected = Expected {
+            may_inline: *bucket != BucketName::images(),
+            bytes: request.expected_bytes,
+            md5: request.expected_md5,
+        };
+        let ingested = ingest(&self.inner, body, expected).await?;
+        let row = ObjectRow {
+            size: ingested.size,
+            etag: hex::encode(ingested.md5),
+            modified: clock::now(),
+            described: request.described(),
+            root_digest: Some(ingested.root_digest),
+            parts: 0,
+            body: self.inner.lay_down(ingested.content).await?,
+        };
+        self.inner.commit_object(bucket, object, row, &request.precondition, |tx| tx).await
+    }
+
+    pub(super) async fn object_row(&self, bucket: &BucketName, object: &ObjectKey) -> Result<ObjectRow, StoreError> {
+        match self.inner.meta.get(&key::object(bucket, object)).await? {
+            Some(bytes) => Ok(ObjectRow::decode(&bytes)?),
+            None => {
+                self.inner.bucket_row(bucket).await?;
+                Err(StoreError::NoSuchKey(object.clone()))
+            }
+        }
+    }
+
+    /// What is known about an object.
+    pub async fn head(&self, bucket: &BucketName, object: &ObjectKey) -> Result<ObjectInfo, StoreError> {
+        let row = self.object_row(bucket, object).await?;
+        Ok(ObjectInfo::from_row(object.clone(), &row))
+    }
+
+    /// An object's bytes, or a range of them. Every chunk is verified before a byte of it is given out; damage in the
+    /// first chunks is told here, later damage by an `Err` in the stream (a boxed [`StoreError`]).
+    pub async fn get(
+        &self,
+        bucket: &BucketName,
+        object: &ObjectKey,
+        range: Option<ByteRange>,
+    ) -> Result<(ObjectInfo, ByteStream), StoreError> {
+        let row = self.object_row(bucket, object).await?;
+        let info = ObjectInfo::from_row(object.clone(), &row);
+        let range = range.unwrap_or(ByteRange { start: 0, end: row.size });
+        if range.start > range.end || range.end > row.size {
+            return Err(StoreError::InvalidRange { size: row.size });
+        }
+        if let Body::Inline(bytes) = &row.body {
+            let bytes = bytes.slice(range.start as usize..range.end as usize);
+            return Ok((info, stream::iter([Ok(bytes)]).boxed()));
+        }
+        if range.is_empty() {
+            return Ok((info, stream::empty().boxed()));
+        }
+        let (terms, offset) = self.inner.terms(&row.body, range.start, range.end).await?;
+        let mut bytes = self.read(terms, range.start - offset, range.len());
+        match bytes.next().await {
+            Some(Err(error)) => Err(error),
+            first => {
+                let all = stream::iter(first).chain(bytes);
+                Ok((info, all.map(|item| item.map_err(|error| Box::new(error) as BoxError)).boxed()))
+            }
+        }
+    }
+
+    /// Deletes an object; whether there was one.
+    pub async fn delete(&self, bucket: &BucketName, object: &ObjectKey) -> Result<bool, StoreError> {
+        let key = key::object(bucket, object);
+        for _ in 0..TRIES {
+            let Some(found) = self.inner.meta.get(&key).await? else {
+                self.inner.bucket_row(bucket).await?;
+                return Ok(false);
+            };
+            let tx = Transaction::new().expect(key.clone(), Some(found.clone())).delete(key.clone());
+            match self.inner.meta.commit(tx).await {
+                Ok(()) => {
+                    if let Ok(row) = ObjectRow::decode(&found) {
+                        self.inner.drop_manifest(&row.body).await;
+                    }
+                    return Ok(true);
+                }
+                Err(MetaError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Busy)
+    }
+
+    /// Copies an object; no chunk moves. `replace` gives the copy its own content type and headers.
+    pub async fn copy(
+        &self,
+        from: (&BucketName, &ObjectKey),
+        to: (&BucketName, &ObjectKey),
+        replace: Option<PutRequest>,
+        precondition: &Precondition,
+    ) -> Result<ObjectInfo, StoreError> {
+        let source = self.object_row(from.0, from.1).await?;
+        let body = match &source.body {
+            Body::Rows(_) => {
+                let (terms, _) = self.inner.terms(&source.body, 0, source.size).await?;
+                self.inner.lay_down(Content::Terms(terms)).await?
+            }
+            other => other.clone(),
+        };
+        let described = match replace {
+            Some(PutRequest { content_type, headers, .. }) => Described { content_type, headers },
+            None => source.described.clone(),
+        };
+        let row = ObjectRow { modified: clock::now(), described, body, ..source };
+        self.inner.commit_object(to.0, to.1, row, precondition, |tx| tx).await
+    }
+}

@@ -1,0 +1,173 @@
+//! Figures: what users stored, what that is after deduplication, and what it takes. They are counted from the rows when
+//! asked for, so that they are right whatever was deleted or overwritten.
+
+use std::collections::HashMap;
+
+use super::bucket::bucket_name;
+use super::error::StoreError;
+use super::list::object_key;
+use super::types::Stats;
+use super::{Inner, Store};
+use crate::format::field::Damaged;
+use crate::format::manifest::Term;
+use crate::format::row::{Body, ObjectRow, PackRow, key};
+use crate::meta::prefix_end;
+use crate::model::{BucketName, ObjectKey, PackId};
+
+/// Rows read at once.
+const PAGE: usize = 256;
+
+/// Which chunks of which packs are in use: one bit each.
+#[derive(Default)]
+pub(super) struct Marks(HashMap<PackId, Vec<u64>>);
+
+impl Marks {
+    pub(super) fn mark(&mut self, term: &Term) {
+        let bits = self.0.entry(term.pack).or_default();
+        let chunks = term.chunks();
+        let words = (chunks.end as usize).div_ceil(64);
+        if bits.len() < words {
+            bits.resize(words, 0);
+        }
+        for chunk in chunks {
+            bits[chunk as usize / 64] |= 1 << (chunk % 64);
+        }
+    }
+
+    fn has(bits: &[u64], chunk: usize) -> bool {
+        bits.get(chunk / 64).is_some_and(|word| word >> (chunk % 64) & 1 == 1)
+    }
+}
+
+/// An object as the walk meets it.
+pub(super) struct Met {
+    pub(super) bucket: BucketName,
+    pub(super) key: ObjectKey,
+    pub(super) row: ObjectRow,
+    pub(super) row_bytes: u64,
+}
+
+/// Walks objects in order, a page of rows at a time.
+pub(super) struct Walk {
+    start: Vec<u8>,
+    end: Vec<u8>,
+    done: bool,
+}
+
+impl Walk {
+    /// Over one bucket, or all.
+    pub(super) fn new(bucket: Option<&BucketName>) -> Self {
+        let start = bucket.map_or_else(|| b"o/".to_vec(), key::objects);
+        Self { end: prefix_end(&start), start, done: false }
+    }
+
+    /// The next page; empty at the end. Rows that cannot be read come with their key as text.
+    pub(super) async fn next(&mut self, inner: &Inner) -> Result<Vec<Result<Met, (String, Damaged)>>, StoreError> {
+        if self.done {
+            return Ok(Vec::new());
+        }
+        let rows = inner.meta.scan(&self.start, &self.end, PAGE).await?;
+        self.done = rows.len() < PAGE;
+        if let Some((last, _)) = rows.last() {
+            self.start = [last, &b"\0"[..]].concat();
+        }
+        let met = rows.iter().map(|(row_key, value)| {
+            meet(row_key, value).map_err(|damage| (String::from_utf8_lossy(row_key).replace('\0', "/"), damage))
+        });
+        Ok(met.collect())
+    }
+}
+
+fn meet(row_key: &[u8], value: &[u8]) -> Result<Met, Damaged> {
+    let damaged = Damaged { what: "row key", why: "it holds no object's key" };
+    let split = row_key.iter().position(|byte| *byte == 0).ok_or(damaged)?;
+    Ok(Met {
+        bucket: bucket_name(row_key.get(2..split).ok_or(damaged)?)?,
+        key: object_key(&row_key[split + 1..])?,
+        row: ObjectRow::decode(value)?,
+        row_bytes: (row_key.len() + value.len()) as u64,
+    })
+}
+
+impl Store {
+    /// Figures of the whole store, or of one bucket.
+    pub async fn stats(&self, bucket: Option<&BucketName>) -> Result<Stats, StoreError> {
+        if let Some(bucket) = bucket {
+            self.inner.bucket_row(bucket).await?;
+        }
+        let mut stats = Stats::default();
+        let mut marks = Marks::default();
+        let mut walk = Walk::new(bucket);
+        loop {
+            let page = walk.next(&self.inner).await?;
+            if page.is_empty() {
+                break;
+            }
+            for met in page {
+                let met = met.map_err(|(_, damage)| damage)?;
+                stats.objects += 1;
+                stats.logical_bytes += met.row.size;
+                stats.metadata_bytes += met.row_bytes;
+                match &met.row.body {
+                    Body::Inline(bytes) => stats.unique_bytes += bytes.len() as u64,
+                    _ if met.row.size == 0 => {}
+                    body => {
+                        let (terms, _) = self.inner.terms(body, 0, met.row.size).await?;
+                        terms.iter().for_each(|term| marks.mark(term));
+                    }
+                }
+            }
+        }
+        let used_stored = self.count_marks(&marks, &mut stats).await?;
+        if bucket.is_some() {
+            stats.stored_bytes = used_stored;
+            stats.packs = marks.0.len() as u64;
+            return Ok(stats);
+        }
+        (stats.packs, stats.stored_bytes) = self.inner.all_packs().await?;
+        stats.metadata_bytes = self.inner.meta.disk_bytes().await?;
+        Ok(stats)
+    }
+
+    /// Adds the marked chunks to the figures; answers their stored bytes.
+    async fn count_marks(&self, marks: &Marks, stats: &mut Stats) -> Result<u64, StoreError> {
+        let mut used_stored = 0;
+        for (pack, bits) in &marks.0 {
+            let marked = bits.iter().map(|word| u64::from(word.count_ones())).sum::<u64>();
+            stats.chunks += marked;
+            let row = self.inner.meta.get(&key::pack(*pack)).await?.ok_or(StoreError::NoSuchPack(*pack))?;
+            let row = PackRow::decode(&row)?;
+            if marked == u64::from(row.chunks) {
+                stats.unique_bytes += row.raw_bytes;
+                used_stored += row.directory_offset - crate::format::pack::MAGIC.len() as u64;
+                continue;
+            }
+            let directory = self.inner.directory(*pack, 0).await?;
+            let used = directory.entries.iter().enumerate().filter(|(chunk, _)| Marks::has(bits, *chunk));
+            for (_, entry) in used {
+                stats.unique_bytes += u64::from(entry.raw_len);
+                used_stored += u64::from(entry.stored_len);
+            }
+        }
+        Ok(used_stored)
+    }
+}
+
+impl Inner {
+    /// How many packs there are, and their bytes.
+    async fn all_packs(&self) -> Result<(u64, u64), StoreError> {
+        let (mut count, mut bytes) = (0, 0);
+        let mut start = b"p/".to_vec();
+        loop {
+            let rows = self.meta.scan(&start, b"p0", PAGE).await?;
+            for (_, value) in &rows {
+                count += 1;
+                bytes += PackRow::decode(value)?.bytes;
+            }
+            match rows.last() {
+                Some((last, _)) if rows.len() == PAGE => start = [last, &b"\0"[..]].concat(),
+                _ => return Ok((count, bytes)),
+            }
+        }
+    }
+}
