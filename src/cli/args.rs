@@ -56,6 +56,8 @@ pub struct GlobalArgs {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Import, list and remove images
+    Image(command::image::ImageArgs),
     /// Make tenants, who own buckets
     Tenant(command::tenant::TenantArgs),
     /// Make and list access keys

@@ -1,6 +1,7 @@
 //! One file a command: its arguments and what it does.
 
 pub mod completions;
+pub mod image;
 pub mod key;
 pub mod man;
 pub mod tenant;
