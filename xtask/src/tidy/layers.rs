@@ -54,6 +54,10 @@ pub(super) fn check(source: &Source, table: &Table, breaches: &mut Vec<Breach>) 
     }
     for (index, _) in source.code.match_indices("super::super::") {
         let line = source.code[..index].lines().count().max(1);
+        // A test module is one level deeper, so there two steps up still end in the file's own room.
+        if line > source.product_lines {
+            continue;
+        }
         breaches.push(source.breach(line, "write a crate:: path, so that its level can be checked"));
     }
 }
