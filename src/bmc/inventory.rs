@@ -419,14 +419,17 @@ impl Survey<'_> {
             members.truncate(PARTS_MAX);
         }
         let client = &self.bmc.client;
-        let read = members.iter().map(|link| async move { (link, client.get::<T>(link).await) });
+        let read = members.into_iter().map(|link| async move {
+            let outcome = client.get::<T>(&link).await;
+            (link, outcome)
+        });
         let read: Vec<_> = futures_util::stream::iter(read).buffered(AT_ONCE).collect().await;
         let mut parts = vec![];
         for (link, outcome) in read {
             match outcome {
                 Ok(part) => parts.push(part),
                 Err(error) => self
-                    .gap(&format!("{what} {}", link.trim_end_matches('/').rsplit('/').next().unwrap_or(link)), &error),
+                    .gap(&format!("{what} {}", link.trim_end_matches('/').rsplit('/').next().unwrap_or(&link)), &error),
             }
         }
         parts
