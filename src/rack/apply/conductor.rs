@@ -1,0 +1,326 @@
+//! The conductor: makes a plan, journals a job, and keeps one worker a node until the job is over. It holds nothing
+//! that a restart would miss: the journal has the jobs, and the workers are started again from it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use crate::job::record::{JobRow, NodeRow, TaskRow, TaskState, Work};
+use crate::job::run::Drive;
+use crate::job::token::{TokenIndex, fresh_secret};
+use crate::job::{JobError, JobView, Journal, NodeView, Step};
+use crate::meta::Meta;
+use crate::model::{ImageRef, JobId, NodeName};
+use crate::rack::apply::error::RackError;
+use crate::rack::apply::hands::{RackHands, Waiting};
+use crate::rack::apply::live::{Live, LiveTasks};
+use crate::rack::apply::{ConductorConfig, Images};
+use crate::rack::machine::Machines;
+use crate::rack::plan::{self, ImageFacts, Plan};
+use crate::rack::spec::{NodeSpec, Spec};
+use crate::rack::survey::{self, Survey};
+use crate::sys::clock;
+use crate::sys::entropy;
+use crate::sys::worker::Workers;
+
+/// Jobs that a listing shows.
+const JOBS_SHOWN: usize = 100;
+
+/// Plans racks, and runs their jobs. Clones share one conductor.
+#[derive(Clone)]
+pub struct Conductor {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    journal: Journal,
+    images: Arc<dyn Images>,
+    machines: Arc<dyn Machines>,
+    workers: Workers,
+    desk: ConductorConfig,
+    tokens: TokenIndex,
+    live: LiveTasks,
+}
+
+impl Conductor {
+    /// A conductor over this metadata. Call [`Conductor::resume_all`] once, before anything else.
+    #[must_use]
+    pub fn new(
+        meta: Arc<dyn Meta>,
+        images: Arc<dyn Images>,
+        machines: Arc<dyn Machines>,
+        workers: &Workers,
+        desk: ConductorConfig,
+    ) -> Self {
+        let inner = Inner {
+            journal: Journal::new(meta),
+            images,
+            machines,
+            workers: workers.clone(),
+            desk,
+            tokens: TokenIndex::default(),
+            live: LiveTasks::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    pub(super) fn journal(&self) -> &Journal {
+        &self.inner.journal
+    }
+
+    pub(super) fn tokens(&self) -> &TokenIndex {
+        &self.inner.tokens
+    }
+
+    pub(super) fn desk(&self) -> &ConductorConfig {
+        &self.inner.desk
+    }
+
+    pub(super) fn live(&self, task: &TaskRow) -> Option<Arc<Live>> {
+        self.inner.live.find(task.job, &task.node)
+    }
+
+    /// What must happen so that these nodes (all where `only` is empty) are as the spec says. Touches nothing; fails
+    /// where a node cannot be worked on.
+    pub async fn plan(&self, spec: &Spec, only: &[NodeName]) -> Result<Plan, RackError> {
+        Ok(self.decide(spec, only).await?.plan)
+    }
+
+    async fn decide(&self, spec: &Spec, only: &[NodeName]) -> Result<Decision, RackError> {
+        let nodes = spec.select(only).map_err(RackError::Spec)?;
+        let images = self.facts(&nodes).await?;
+        let mut known = BTreeMap::new();
+        for node in &nodes {
+            if let Some(row) = self.journal().node(&spec.name, &node.name).await.map_err(RackError::Job)? {
+                known.insert(node.name.clone(), row);
+            }
+        }
+        let survey = survey::survey(&spec.name, &nodes, &*self.inner.machines).await;
+        let plan = plan::plan(&nodes, &survey, &known, &images, spec.parallel);
+        let problems: Vec<_> = plan.problems().map(|(node, problem)| (node.clone(), problem.clone())).collect();
+        if !problems.is_empty() {
+            return Err(RackError::Problems(problems));
+        }
+        Ok(Decision { plan, survey, known, images })
+    }
+
+    async fn facts(&self, nodes: &[&NodeSpec]) -> Result<BTreeMap<ImageRef, ImageFacts>, RackError> {
+        let mut facts = BTreeMap::new();
+        for node in nodes {
+            if !facts.contains_key(&node.image)
+                && let Some(found) = self.inner.images.find(&node.image).await.map_err(RackError::Images)?
+            {
+                facts.insert(node.image.clone(), found);
+            }
+        }
+        Ok(facts)
+    }
+
+    /// Journals a job that makes these nodes (all where `only` is empty) as the spec says, and starts it. Nothing is
+    /// touched where a node cannot be worked on, or another job works on one. Where nothing must change, the job is
+    /// over at once.
+    pub async fn apply(&self, spec: Spec, only: &[NodeName]) -> Result<JobId, RackError> {
+        for node in spec.select(only).map_err(RackError::Spec)? {
+            if let Some(job) = self.journal().holder(&node.identity()).await.map_err(RackError::Job)? {
+                return Err(RackError::Job(JobError::Busy { node: node.name.clone(), job }));
+            }
+        }
+        let decision = self.decide(&spec, only).await?;
+        let id = JobId(entropy::fresh_id());
+        let tasks = decision.tasks(&spec, id);
+        let now = clock::now();
+        let changing = |node: &NodeName| tasks.iter().any(|task| task.node == *node);
+        let job = JobRow {
+            id,
+            rack: spec.name.clone(),
+            created: now,
+            ended: tasks.is_empty().then_some(now),
+            nodes: tasks.iter().map(|task| task.node.clone()).collect(),
+            unchanged: decision.plan.nodes.iter().map(|n| n.node.clone()).filter(|node| !changing(node)).collect(),
+            spec: serde_json::to_value(&spec).expect("a spec is plain data, which always becomes JSON"),
+        };
+        self.journal().begin(&job, &tasks).await.map_err(RackError::Job)?;
+        tracing::info!(job = %id, rack = spec.name, nodes = tasks.len(), "job begins");
+        self.start(&spec, tasks);
+        Ok(id)
+    }
+
+    /// Takes every unfinished job up where it was. Call once at start.
+    pub async fn resume_all(&self) -> Result<(), RackError> {
+        for id in self.journal().open_jobs().await.map_err(RackError::Job)? {
+            let job = self.journal().job(id).await.map_err(RackError::Job)?;
+            let tasks = self.journal().tasks(id).await.map_err(RackError::Job)?;
+            let spec: Spec = serde_json::from_value(job.spec).map_err(|error| {
+                let why =
+                    format!("the spec of job {id} cannot be read back ({error}); cancel the job, and apply again");
+                RackError::Job(JobError::Refused(why))
+            })?;
+            tracing::info!(job = %id, rack = spec.name, "job goes on");
+            self.start(&spec, tasks);
+            self.journal().close_if_over(id, clock::now()).await.map_err(RackError::Job)?;
+        }
+        Ok(())
+    }
+
+    /// Starts the workers of the tasks that are not over.
+    fn start(&self, spec: &Spec, mut tasks: Vec<TaskRow>) {
+        let turns = Arc::new(Semaphore::new(spec.parallel));
+        // Those that were already being worked on go first.
+        tasks.sort_by_key(|task| task.state == TaskState::Queued);
+        for task in tasks.into_iter().filter(|task| !task.state.is_over()) {
+            let Some(node) = spec.node(&task.node).cloned() else { continue };
+            let Some(live) = self.inner.live.take_up(task.job, &task.node) else { continue };
+            self.tokens().add(&task);
+            let hands = RackHands {
+                node,
+                timeouts: spec.timeouts,
+                pace: self.desk().pace,
+                media_url: self.desk().media_url.clone(),
+                machines: self.inner.machines.clone(),
+                live: live.clone(),
+                machine: None,
+                waiting: Waiting::default(),
+            };
+            let drive = Drive {
+                journal: self.journal().clone(),
+                job: task.job,
+                node: task.node,
+                wake: live.wake.clone(),
+                backoff: self.desk().pace.backoff,
+            };
+            let (conductor, turns, stop) = (self.clone(), turns.clone(), self.inner.workers.token());
+            self.inner.workers.spawn("job", async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = conductor.drive(drive, hands, turns) => {}
+                }
+            });
+        }
+    }
+
+    async fn drive(&self, drive: Drive, mut hands: RackHands, turns: Arc<Semaphore>) {
+        let turn = turns.acquire().await;
+        drive.run(&mut hands).await;
+        drop(turn);
+        self.tokens().retire(drive.job, &drive.node);
+        self.inner.live.let_go(drive.job, &drive.node);
+    }
+
+    /// One job.
+    pub async fn job(&self, id: JobId) -> Result<JobView, RackError> {
+        let job = self.journal().job(id).await.map_err(RackError::Job)?;
+        self.view(job).await
+    }
+
+    async fn view(&self, job: JobRow) -> Result<JobView, RackError> {
+        let tasks = self.journal().tasks(job.id).await.map_err(RackError::Job)?;
+        let mut nodes: Vec<NodeView> = tasks.iter().map(|task| self.node_view(task)).collect();
+        nodes.sort_by_key(|node| job.nodes.iter().position(|name| *name == node.node));
+        Ok(JobView::of(&job, nodes))
+    }
+
+    fn node_view(&self, task: &TaskRow) -> NodeView {
+        let mut view = NodeView::of(task);
+        if let Some(live) = self.live(task) {
+            view.trouble = live.trouble();
+            if let (Some(progress), true) = (live.progress(), task.install_open()) {
+                view.phase = Some(progress.phase);
+                view.bytes_done = progress.bytes_done;
+                view.bytes_total = progress.bytes_total;
+            }
+        }
+        view
+    }
+
+    /// The last jobs, newest first.
+    pub async fn jobs(&self) -> Result<Vec<JobView>, RackError> {
+        let mut views = Vec::new();
+        for job in self.journal().jobs(JOBS_SHOWN).await.map_err(RackError::Job)? {
+            views.push(self.view(job).await?);
+        }
+        Ok(views)
+    }
+
+    /// What is known of every node, over all jobs.
+    pub async fn nodes(&self) -> Result<Vec<NodeRow>, RackError> {
+        self.journal().nodes().await.map_err(RackError::Job)
+    }
+
+    /// Ends a job: nodes that wait are left alone, nodes that are being worked on are left safe. Cancelling a job that
+    /// is over changes nothing.
+    pub async fn cancel(&self, id: JobId) -> Result<JobView, RackError> {
+        let job = self.journal().job(id).await.map_err(RackError::Job)?;
+        for task in self.journal().tasks(id).await.map_err(RackError::Job)? {
+            let cancelled = self.journal().change(id, &task.node, |task| {
+                match task.state {
+                    TaskState::Queued => task.state = TaskState::Cancelled,
+                    TaskState::Running => task.state = TaskState::Cancelling,
+                    _ => return Err(JobError::Refused("it is over".to_owned())),
+                }
+                task.since = clock::now();
+                Ok(())
+            });
+            match cancelled.await {
+                Ok(_) | Err(JobError::Refused(_)) => {}
+                Err(error) => return Err(RackError::Job(error)),
+            }
+            if let Some(live) = self.live(&task) {
+                live.wake.notify_one();
+            }
+        }
+        self.journal().close_if_over(id, clock::now()).await.map_err(RackError::Job)?;
+        tracing::info!(job = %id, rack = job.rack, "job cancelled");
+        self.job(id).await
+    }
+}
+
+/// A plan, and what it was made from.
+struct Decision {
+    plan: Plan,
+    survey: Survey,
+    known: BTreeMap<NodeName, NodeRow>,
+    images: BTreeMap<ImageRef, ImageFacts>,
+}
+
+impl Decision {
+    fn tasks(&self, spec: &Spec, job: JobId) -> Vec<TaskRow> {
+        let now = clock::now();
+        let changing = self.plan.nodes.iter().filter(|node| !node.steps.is_empty());
+        changing
+            .filter_map(|planned| {
+                let node = spec.node(&planned.node)?;
+                let facts = self.images.get(&node.image)?;
+                let seen = self.survey.nodes.iter().find(|row| row.node == node.name);
+                Some(TaskRow {
+                    job,
+                    rack: spec.name.clone(),
+                    node: node.name.clone(),
+                    slot: node.slot,
+                    bmc: node.identity(),
+                    work: Work {
+                        image: node.image.clone(),
+                        image_bytes: facts.bytes,
+                        root_digest: facts.root_digest,
+                        disk: node.disk.clone(),
+                        wipe: node.wipe,
+                    },
+                    state: TaskState::Queued,
+                    step: Step::PowerOff,
+                    since: now,
+                    secret: Some(fresh_secret()),
+                    ordered: None,
+                    installed: None,
+                    booted: None,
+                    restarts: 0,
+                    error: None,
+                    notes: Vec::new(),
+                    passed: Vec::new(),
+                    held: self.known.get(&node.name).and_then(|row| row.holds.clone()),
+                    touched: false,
+                    machine: seen.and_then(|row| row.found.as_ref()).map(|found| found.machine_id()),
+                })
+            })
+            .collect()
+    }
+}

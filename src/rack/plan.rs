@@ -1,0 +1,218 @@
+//! The plan: what must happen so that a rack is as its spec says. Computed purely from the spec, a survey, what each
+//! node last said of itself, and the catalogue; it may be printed, kept or thrown away.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::job::step::STEPS;
+use crate::job::{NodeRow, Step};
+use crate::model::{Digest, ImageRef, NodeName};
+use crate::rack::check::{self, DiskVerdict};
+use crate::rack::machine::PIN_CHANGED;
+use crate::rack::spec::NodeSpec;
+use crate::rack::survey::{Survey, SurveyNode};
+
+/// Seconds that a server takes from power-on to its operating system, until the node has shown how long it takes.
+const START_SECONDS: u64 = 8 * 60;
+/// Bytes a second that an image is written with, until the node has shown otherwise.
+const WRITE_RATE: u64 = 500_000_000;
+
+/// What the catalogue knows of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageFacts {
+    /// The image.
+    pub image: ImageRef,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Its root digest.
+    pub root_digest: Digest,
+}
+
+/// What must happen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The rack's name.
+    pub rack: String,
+    /// One entry a node, in the spec's order.
+    pub nodes: Vec<NodePlan>,
+    /// Nodes that must change.
+    pub changes: usize,
+    /// Power cycles in all.
+    pub reboots: u32,
+    /// Predicted minutes of wall time, rounded up.
+    pub minutes: u64,
+}
+
+/// What must happen to one node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodePlan {
+    /// The node.
+    pub node: NodeName,
+    /// The image that the spec wants.
+    pub image: ImageRef,
+    /// The image that the node last said it runs.
+    pub holds: Option<ImageRef>,
+    /// What differs, in words; empty where nothing must happen.
+    pub changes: Vec<String>,
+    /// The steps, in order.
+    pub steps: Vec<Step>,
+    /// Power cycles.
+    pub reboots: u32,
+    /// Predicted seconds.
+    pub seconds: u64,
+    /// Why the node cannot be worked on.
+    pub problem: Option<Problem>,
+}
+
+/// Why a node cannot be worked on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// A stable name of the kind: a BMC's error kind, `ambiguous-disk`, `no-such-image`.
+    pub kind: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do next.
+    pub hint: String,
+}
+
+impl Problem {
+    /// Whether going on would be unsafe, rather than merely impossible.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self.kind.as_str(), PIN_CHANGED | "ambiguous-disk")
+    }
+}
+
+impl Plan {
+    /// The nodes that cannot be worked on.
+    pub fn problems(&self) -> impl Iterator<Item = (&NodeName, &Problem)> {
+        self.nodes.iter().filter_map(|node| node.problem.as_ref().map(|problem| (&node.node, problem)))
+    }
+}
+
+/// Decides what must happen to these nodes. `known` is what each last said of itself, `images` the catalogue's facts of
+/// every image that the nodes want, `parallel` how many are worked on at a time.
+#[must_use]
+pub fn plan(
+    nodes: &[&NodeSpec],
+    survey: &Survey,
+    known: &BTreeMap<NodeName, NodeRow>,
+    images: &BTreeMap<ImageRef, ImageFacts>,
+    parallel: usize,
+) -> Plan {
+    let seen: BTreeMap<&NodeName, &SurveyNode> = survey.nodes.iter().map(|row| (&row.node, row)).collect();
+    let nodes: Vec<NodePlan> = nodes
+        .iter()
+        .map(|node| node_plan(node, seen.get(&node.name).copied(), known.get(&node.name), images.get(&node.image)))
+        .collect();
+    let waves = nodes.iter().filter(|node| !node.steps.is_empty()).count().div_ceil(parallel.max(1)) as u64;
+    let longest = nodes.iter().map(|node| node.seconds).max().unwrap_or(0);
+    Plan {
+        rack: survey.rack.clone(),
+        changes: nodes.iter().filter(|node| !node.steps.is_empty()).count(),
+        reboots: nodes.iter().map(|node| node.reboots).sum(),
+        minutes: (waves * longest).div_ceil(60),
+        nodes,
+    }
+}
+
+fn node_plan(
+    node: &NodeSpec,
+    seen: Option<&SurveyNode>,
+    known: Option<&NodeRow>,
+    image: Option<&ImageFacts>,
+) -> NodePlan {
+    let mut plan = NodePlan {
+        node: node.name.clone(),
+        image: node.image.clone(),
+        holds: known.and_then(|row| row.holds.as_ref()).map(|holds| holds.image.clone()),
+        changes: Vec::new(),
+        steps: Vec::new(),
+        reboots: 0,
+        seconds: 0,
+        problem: problem(node, seen, image),
+    };
+    if let (None, Some(image)) = (&plan.problem, image) {
+        plan.changes = changes(node, seen, known, image);
+        if !plan.changes.is_empty() {
+            plan.steps = STEPS.to_vec();
+            // Once into the agent, once into the installed system.
+            plan.reboots = 2;
+            plan.seconds = known
+                .and_then(|row| row.last_seconds)
+                .unwrap_or_else(|| 2 * START_SECONDS + image.bytes.div_ceil(WRITE_RATE));
+        }
+    }
+    plan
+}
+
+fn problem(node: &NodeSpec, seen: Option<&SurveyNode>, image: Option<&ImageFacts>) -> Option<Problem> {
+    let Some(seen) = seen else {
+        return Some(Problem {
+            kind: "not-surveyed".to_owned(),
+            message: format!("{} is not in the survey", node.name),
+            hint: "survey it again".to_owned(),
+        });
+    };
+    if let Some(error) = &seen.error {
+        return Some(Problem {
+            kind: error.kind.clone(),
+            message: format!("{}: {}", node.name, error.message),
+            hint: error.hint.clone(),
+        });
+    }
+    if let Some(problem) = seen.disk.as_ref().and_then(|verdict| disk_problem(node, verdict)) {
+        return Some(problem);
+    }
+    image.is_none().then(|| Problem {
+        kind: "no-such-image".to_owned(),
+        message: format!("{} is to get {}, which is not in the catalogue", node.name, node.image),
+        hint: format!("import it with `bedplate image import {} FILE`, or correct the spec", node.image),
+    })
+}
+
+fn disk_problem(node: &NodeSpec, verdict: &DiskVerdict) -> Option<Problem> {
+    let (fits, drives) = match verdict {
+        DiskVerdict::One { .. } | DiskVerdict::Unknown { .. } => return None,
+        DiskVerdict::None { drives } => ("no drive fits".to_owned(), drives),
+        DiskVerdict::Several { drives } => (format!("{} drives fit", drives.len()), drives),
+    };
+    let drives: Vec<String> = drives.iter().map(check::describe).collect();
+    Some(Problem {
+        kind: "ambiguous-disk".to_owned(),
+        message: format!(
+            "{}: {fits} its disk selector ({}); there is {}",
+            node.name,
+            check::selector_words(&node.disk),
+            drives.join(", ")
+        ),
+        hint: "write the serial number of the one that may be overwritten, as in disk = { serial = \"…\" }".to_owned(),
+    })
+}
+
+fn changes(node: &NodeSpec, seen: Option<&SurveyNode>, known: Option<&NodeRow>, image: &ImageFacts) -> Vec<String> {
+    let wanted = &image.image;
+    let Some(row) = known else { return vec![format!("install {wanted}: the node never reported an image")] };
+    if let Some(quarantine) = &row.quarantine {
+        return vec![format!("install {wanted}: the last try failed ({})", quarantine.cause.message)];
+    }
+    if row.bmc != node.identity() {
+        return vec![format!("install {wanted}: another BMC had this name before")];
+    }
+    let machine = seen.and_then(|seen| seen.found.as_ref()).map(|found| found.machine_id());
+    let differs = |was: &Option<String>, is: &Option<String>| matches!((was, is), (Some(was), Some(is)) if was != is);
+    if let (Some(was), Some(is)) = (&row.machine, &machine)
+        && (differs(&was.uuid, &is.uuid) || differs(&was.serial, &is.serial))
+    {
+        return vec![format!("install {wanted}: another machine is behind this BMC now")];
+    }
+    match &row.holds {
+        None => vec![format!("install {wanted}: what the disk holds is not known")],
+        Some(holds) if holds.image != *wanted => vec![format!("install {wanted} in place of {}", holds.image)],
+        Some(holds) if holds.root_digest != image.root_digest => {
+            vec![format!("install {wanted} again: its content has changed under the same name")]
+        }
+        Some(_) => Vec::new(),
+    }
+}

@@ -1,0 +1,146 @@
+//! Machines behind real BMCs: the seam of `machine`, filled by `bmc`.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::bmc::{Address, Bmc, BmcError, BootTarget, Credentials, Inventory, Pins, PowerAction, PowerState, Target};
+use crate::model::Secret;
+use crate::rack::machine::{BootFrom, Found, FoundDrive, Machine, MachineError, Machines, Power};
+use crate::rack::spec::{BmcAddress, Login, NodeSpec, PasswordSource};
+
+/// Reaches machines over Redfish; passwords come from this process's environment and files.
+pub struct RedfishMachines {
+    pins: Arc<dyn Pins>,
+}
+
+impl RedfishMachines {
+    /// Machines whose certificates are those in `pins`.
+    #[must_use]
+    pub fn new(pins: Arc<dyn Pins>) -> Self {
+        Self { pins }
+    }
+}
+
+#[async_trait]
+impl Machines for RedfishMachines {
+    async fn connect(&self, node: &NodeSpec) -> Result<Box<dyn Machine>, MachineError> {
+        let address: Address = node.bmc.to_string().parse().map_err(machine_error)?;
+        let credentials = match (&node.bmc, &node.login) {
+            (BmcAddress::Url(_), Some(login)) => Some(credentials(login)?),
+            _ => None,
+        };
+        let target = Target { address, system: node.system.clone(), credentials, pin: node.pin };
+        let bmc = Bmc::connect(&target, self.pins.clone()).await.map_err(machine_error)?;
+        Ok(Box::new(bmc))
+    }
+}
+
+fn credentials(login: &Login) -> Result<Credentials, MachineError> {
+    let missing = |message: String, hint: &str| MachineError {
+        kind: "no-password".to_owned(),
+        message,
+        hint: hint.to_owned(),
+        transient: false,
+    };
+    let password = match &login.password {
+        PasswordSource::Env(name) => std::env::var(name).map_err(|_| {
+            missing(
+                format!("the BMC's password is to be in the environment variable {name}, which is not set"),
+                "set it for the process that talks to the BMC: for plan and apply that is `bedplate serve`",
+            )
+        })?,
+        PasswordSource::File(path) => {
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                missing(
+                    format!("the BMC's password is to be in {}, which cannot be read: {error}", path.display()),
+                    "put it there, readable only for the user that runs `bedplate`",
+                )
+            })?;
+            text.lines().next().unwrap_or_default().to_owned()
+        }
+    };
+    Ok(Credentials { username: login.username.clone(), password: Secret::new(password) })
+}
+
+#[async_trait]
+impl Machine for Bmc {
+    async fn look(&self) -> Result<Found, MachineError> {
+        self.inventory().await.map(found).map_err(machine_error)
+    }
+
+    async fn power(&self) -> Result<Power, MachineError> {
+        self.power().await.map(power).map_err(machine_error)
+    }
+
+    async fn power_on(&self) -> Result<(), MachineError> {
+        self.set_power(PowerAction::On).await.map_err(machine_error)
+    }
+
+    async fn power_off(&self) -> Result<(), MachineError> {
+        self.set_power(PowerAction::ForceOff).await.map_err(machine_error)
+    }
+
+    async fn insert_media(&self, url: &str) -> Result<(), MachineError> {
+        Bmc::insert_media(self, url).await.map_err(machine_error)
+    }
+
+    async fn eject_media(&self) -> Result<(), MachineError> {
+        Bmc::eject_media(self).await.map_err(machine_error)
+    }
+
+    async fn boot_from(&self, from: BootFrom) -> Result<(), MachineError> {
+        let target = match from {
+            BootFrom::Media => BootTarget::Cd,
+            BootFrom::Disk => BootTarget::Hdd,
+        };
+        self.set_boot(target).await.map(drop).map_err(machine_error)
+    }
+
+    async fn identify(&self, on: bool) -> Result<(), MachineError> {
+        Bmc::identify(self, on).await.map_err(machine_error)
+    }
+
+    async fn close(&self) {
+        Bmc::close(self).await;
+    }
+}
+
+fn machine_error(error: BmcError) -> MachineError {
+    let passing = error.is_passing()
+        || matches!(error, BmcError::NotObeyed { .. } | BmcError::Tls { .. } | BmcError::Unreadable { .. });
+    MachineError { kind: error.kind().to_owned(), message: error.to_string(), hint: error.hint(), transient: passing }
+}
+
+fn power(state: PowerState) -> Power {
+    match state {
+        PowerState::On => Power::On,
+        PowerState::Off => Power::Off,
+        PowerState::PoweringOn | PowerState::PoweringOff | PowerState::Unknown => Power::Changing,
+    }
+}
+
+fn found(inventory: Inventory) -> Found {
+    let drives = inventory.drives.into_iter().map(|drive| FoundDrive {
+        name: drive.name,
+        serial: drive.serial,
+        model: drive.model,
+        wwn: drive.wwn,
+        bytes: drive.bytes,
+        protocol: drive.protocol,
+    });
+    Found {
+        vendor: inventory.vendor,
+        model: inventory.model,
+        serial: inventory.serial,
+        uuid: inventory.uuid,
+        power: power(inventory.power),
+        bios: inventory.bios_version,
+        bmc_firmware: inventory.manager.firmware_version,
+        cpus: u32::try_from(inventory.cpus.len()).ok().filter(|cpus| *cpus > 0),
+        memory_bytes: inventory.memory_bytes,
+        gpus: u32::try_from(inventory.gpus.len()).unwrap_or(u32::MAX),
+        drives: drives.collect(),
+        gaps: inventory.gaps,
+    }
+}

@@ -1,0 +1,144 @@
+//! The spec's shape in TOML and JSON, as people write it: everything optional that has a default.
+
+use serde::{Deserialize, Serialize};
+
+use crate::format::order::{DiskSelector, Wipe};
+use crate::rack::spec::{Login, NodeSpec, PasswordSource, Spec, SpecError, Timeouts, check};
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawSpec {
+    #[serde(default)]
+    pub(super) name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) image: Option<String>,
+    #[serde(default)]
+    pub(super) bmc: RawLogin,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) disk: Option<DiskSelector>,
+    #[serde(default)]
+    pub(super) install: RawInstall,
+    #[serde(default)]
+    pub(super) timeouts: RawTimeouts,
+    #[serde(default)]
+    pub(super) node: Vec<RawNode>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(super) struct RawLogin {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) username: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) password_env: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) password_file: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(super) struct RawInstall {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) wipe: Option<Wipe>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) parallel: Option<usize>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(super) struct RawTimeouts {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) bmc: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) post: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) stall: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) install: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) off: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) boot: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(super) struct RawNode {
+    pub(super) name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) bmc: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) system: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) pin: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) username: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) password_env: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) password_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) disk: Option<DiskSelector>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) wipe: Option<Wipe>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) image: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) slot: Option<u16>,
+}
+
+impl TryFrom<RawSpec> for Spec {
+    type Error = SpecError;
+
+    fn try_from(raw: RawSpec) -> Result<Self, Self::Error> {
+        check::checked(&raw, &check::Places { origin: "spec", lines: None, base: None })
+    }
+}
+
+impl From<Spec> for RawSpec {
+    fn from(spec: Spec) -> Self {
+        let text = |duration: std::time::Duration| Some(format!("{}ms", duration.as_millis()));
+        let Timeouts { bmc, post, stall, install, off, boot } = spec.timeouts;
+        Self {
+            name: spec.name,
+            image: None,
+            bmc: RawLogin::default(),
+            disk: None,
+            install: RawInstall { wipe: None, parallel: Some(spec.parallel) },
+            timeouts: RawTimeouts {
+                bmc: text(bmc),
+                post: text(post),
+                stall: text(stall),
+                install: text(install),
+                off: text(off),
+                boot: text(boot),
+            },
+            node: spec.nodes.into_iter().map(RawNode::from).collect(),
+        }
+    }
+}
+
+impl From<NodeSpec> for RawNode {
+    fn from(node: NodeSpec) -> Self {
+        let (username, password_env, password_file) = match node.login {
+            None => (None, None, None),
+            Some(Login { username, password: PasswordSource::Env(name) }) => (Some(username), Some(name), None),
+            Some(Login { username, password: PasswordSource::File(path) }) => {
+                (Some(username), None, Some(path.display().to_string()))
+            }
+        };
+        Self {
+            name: node.name.to_string(),
+            bmc: Some(node.bmc.to_string()),
+            system: node.system,
+            pin: node.pin.map(|pin| format!("sha256:{}", hex::encode(pin))),
+            username,
+            password_env,
+            password_file,
+            disk: Some(node.disk),
+            wipe: Some(node.wipe),
+            image: Some(node.image.to_string()),
+            slot: node.slot,
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The survey: what was observed of a rack's BMCs, and when. A BMC that does not answer is a row with its error.
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use serde::{Deserialize, Serialize};
+
+use crate::model::NodeName;
+use crate::rack::check::{self, DiskVerdict};
+use crate::rack::machine::{Found, MachineError, Machines};
+use crate::rack::spec::NodeSpec;
+use crate::sys::clock::{self, Timestamp};
+
+/// BMCs that are asked at a time.
+const PARALLEL: usize = 32;
+
+/// What was observed of a rack.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Survey {
+    /// The rack's name in the spec.
+    pub rack: String,
+    /// When the survey began.
+    pub taken: Timestamp,
+    /// One row a node, in the spec's order.
+    pub nodes: Vec<SurveyNode>,
+}
+
+/// What was observed of one node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SurveyNode {
+    /// The node.
+    pub node: NodeName,
+    /// Rack unit.
+    pub slot: Option<u16>,
+    /// Its BMC's address.
+    pub bmc: String,
+    /// How long the BMC took, in seconds.
+    pub seconds: f64,
+    /// What was found; absent where the BMC could not be asked.
+    pub found: Option<Found>,
+    /// Why the BMC could not be asked.
+    pub error: Option<MachineError>,
+    /// Which disk the spec's selector means, as far as the BMC tells.
+    pub disk: Option<DiskVerdict>,
+}
+
+/// Asks the BMCs of these nodes, many at a time.
+pub async fn survey(rack: &str, nodes: &[&NodeSpec], machines: &dyn Machines) -> Survey {
+    let taken = clock::now();
+    let mut asked = Vec::with_capacity(nodes.len());
+    for (index, node) in nodes.iter().enumerate() {
+        asked.push(async move { (index, ask(node, machines).await) });
+    }
+    let mut rows: Vec<(usize, SurveyNode)> = stream::iter(asked).buffer_unordered(PARALLEL).collect().await;
+    rows.sort_by_key(|(index, _)| *index);
+    Survey { rack: rack.to_owned(), taken, nodes: rows.into_iter().map(|(_, row)| row).collect() }
+}
+
+async fn ask(node: &NodeSpec, machines: &dyn Machines) -> SurveyNode {
+    let began = tokio::time::Instant::now();
+    let looked = match machines.connect(node).await {
+        Ok(machine) => {
+            let looked = machine.look().await;
+            machine.close().await;
+            looked
+        }
+        Err(error) => Err(error),
+    };
+    let (found, error) = match looked {
+        Ok(found) => (Some(found), None),
+        Err(error) => (None, Some(error)),
+    };
+    SurveyNode {
+        node: node.name.clone(),
+        slot: node.slot,
+        bmc: node.bmc.to_string(),
+        seconds: began.elapsed().as_secs_f64(),
+        disk: found.as_ref().map(|found| check::disk(&node.disk, found)),
+        found,
+        error,
+    }
+}
