@@ -58,6 +58,10 @@ pub struct GlobalArgs {
 pub enum Command {
     /// Import, list and remove images
     Image(command::image::ImageArgs),
+    /// Bring racks to what their spec says: survey, plan, apply, status
+    Rack(command::rack::RackArgs),
+    /// Look at single nodes, switch their power and their identify light
+    Node(command::node::NodeArgs),
     /// Make tenants, who own buckets
     Tenant(command::tenant::TenantArgs),
     /// Make and list access keys

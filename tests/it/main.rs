@@ -1,3 +1,4 @@
 //! The one integration binary: a module per area, each driving the real program.
 
+mod rack;
 mod store;

@@ -4,4 +4,6 @@ pub mod completions;
 pub mod image;
 pub mod key;
 pub mod man;
+pub mod node;
+pub mod rack;
 pub mod tenant;

@@ -1,0 +1,177 @@
+//! Racks by the command line: every mistake that a spec can hold is one paragraph that says what to do, with the
+//! documented exit code; a survey reads recorded trees of real BMCs, and keeps its gaps.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use assert_cmd::Command;
+use tempfile::TempDir;
+
+fn rack(folder: &Path, args: &[&str]) -> Output {
+    Command::cargo_bin("bedplate")
+        .unwrap()
+        .current_dir(folder)
+        .env_remove("BEDPLATE_URL")
+        .args(["rack"])
+        .args(args)
+        .timeout(std::time::Duration::from_secs(60))
+        .output()
+        .unwrap()
+}
+
+/// Plans a spec that is refused before any appliance is asked; answers the exit code and what was said.
+fn refused(spec: &str) -> String {
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("rack.toml"), spec).unwrap();
+    let output = rack(folder.path(), &["plan", "rack.toml"]);
+    assert!(output.stdout.is_empty(), "a refusal is no data");
+    let said = String::from_utf8(output.stderr).unwrap();
+    let paragraphs = said.lines().filter(|line| line.starts_with("error: ")).count();
+    assert_eq!(paragraphs, 1, "{said}");
+    format!("exit {}\n{said}", output.status.code().unwrap())
+}
+
+const NODE: &str = "[[node]]\nname = \"n1\"\nbmc = \"https://10.0.0.1\"\n";
+const TOP: &str = "name = \"r\"\nimage = \"os@1\"\ndisk = { serial = \"S\" }\n";
+
+#[test]
+fn mistakes_in_a_spec() {
+    let two = |one: &str, other: &str| {
+        format!("{TOP}[[node]]\nname = \"n1\"\nbmc = \"{one}\"\n[[node]]\nname = \"n2\"\nbmc = \"{other}\"\n")
+    };
+    let cases: Vec<(&str, String)> = vec![
+        ("not TOML", "name = ".to_owned()),
+        ("unknown key", format!("{TOP}[bmc]\nusernam = \"admin\"\n{NODE}")),
+        ("unknown key in a node", format!("{TOP}{NODE}slto = 4\n")),
+        ("unknown key in a disk", format!("{TOP}{NODE}disk = {{ serail = \"x\" }}\n")),
+        ("password in the spec", format!("{TOP}{NODE}username = \"a\"\npassword = \"hunter2\"\n")),
+        ("wrong type", format!("{TOP}{NODE}slot = \"twelve\"\n")),
+        ("no name", NODE.to_owned()),
+        ("no node", TOP.to_owned()),
+        ("no bmc", format!("{TOP}[[node]]\nname = \"n1\"\n")),
+        ("no image", format!("name = \"r\"\ndisk = {{ serial = \"S\" }}\n{NODE}")),
+        ("bad image", format!("{TOP}{NODE}image = \"os\"\n")),
+        ("bad node name", format!("{TOP}[[node]]\nname = \"n_1\"\nbmc = \"https://10.0.0.1\"\n")),
+        ("same name twice", format!("{TOP}{NODE}[[node]]\nname = \"N1\"\nbmc = \"https://10.0.0.2\"\n")),
+        (
+            "same slot twice",
+            format!("{TOP}{NODE}slot = 1\n[[node]]\nname = \"n2\"\nbmc = \"https://10.0.0.2\"\nslot = 1\n"),
+        ),
+        ("one bmc, two spellings", two("https://BMC.rack:443/", "https://bmc.rack")),
+        ("one bmc, plain and secured", two("http://bmc.rack", "https://bmc.rack/redfish/v1/")),
+        ("one bmc, one folder", two("tree", "./other/../tree")),
+        ("password in the address", format!("{TOP}[[node]]\nname = \"n1\"\nbmc = \"https://a:hunter2@h\"\n")),
+        ("path in the address", format!("{TOP}[[node]]\nname = \"n1\"\nbmc = \"https://h/redfish/v1/Systems/1\"\n")),
+        ("user without password", format!("{TOP}[bmc]\nusername = \"admin\"\n{NODE}")),
+        ("two passwords", format!("{TOP}[bmc]\nusername = \"a\"\npassword-env = \"A\"\npassword-file = \"b\"\n{NODE}")),
+        ("bad pin", format!("{TOP}{NODE}pin = \"abc\"\n")),
+        ("bad size", format!("{TOP}{NODE}disk = {{ size-min = \"big\" }}\n")),
+        ("sizes crossed", format!("{TOP}{NODE}disk = {{ size-min = \"2TB\", size-max = \"1TB\" }}\n")),
+        ("bad time", format!("{TOP}[timeouts]\npost = \"soon\"\n{NODE}")),
+        ("ambiguous disk", format!("name = \"r\"\nimage = \"os@1\"\n{NODE}")),
+        ("ambiguous disk, empty selector", format!("{TOP}{NODE}disk = {{}}\n")),
+    ];
+    let told: Vec<String> = cases.iter().map(|(what, spec)| format!("== {what}\n{}", refused(spec))).collect();
+    let told = told.join("\n");
+    assert!(!told.contains("hunter2"), "a password was printed");
+    insta::assert_snapshot!(told);
+}
+
+#[test]
+fn two_systems_of_one_bmc_are_two_nodes() {
+    let folder = TempDir::new().unwrap();
+    let spec =
+        format!("{TOP}{NODE}system = \"a\"\n[[node]]\nname = \"n2\"\nbmc = \"https://10.0.0.1\"\nsystem = \"b\"\n");
+    std::fs::write(folder.path().join("rack.toml"), spec).unwrap();
+    let output = rack(folder.path(), &["plan", "rack.toml", "--only", "n3"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("there is no node n3 in the spec; it has n1, n2"), "{said}");
+}
+
+#[test]
+fn a_spec_that_is_not_there() {
+    let folder = TempDir::new().unwrap();
+    let output = rack(folder.path(), &["survey", "nowhere.toml"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("cannot read the spec nowhere.toml"));
+}
+
+/// The recorded trees, unpacked; `None`, said aloud, where this checkout has none.
+fn trees(names: &[&str]) -> Option<TempDir> {
+    let archives = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/redfish");
+    let folder = TempDir::new().unwrap();
+    for name in names {
+        let archive = archives.join(format!("{name}.tar.zst"));
+        if !archive.exists() {
+            eprintln!("SKIPPED: {} is absent", archive.display());
+            return None;
+        }
+        let into = folder.path().join(name);
+        std::fs::create_dir(&into).unwrap();
+        let packed = std::fs::File::open(&archive).unwrap();
+        let unpacked = zstd::decode_all(packed).unwrap();
+        let mut tar = std::process::Command::new("tar")
+            .args(["-x", "-C"])
+            .arg(&into)
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::io::Write::write_all(&mut tar.stdin.take().unwrap(), &unpacked).unwrap();
+        assert!(tar.wait().unwrap().success());
+    }
+    Some(folder)
+}
+
+/// The folder under `at` that is the root of a recorded tree.
+fn tree_root(at: &Path) -> PathBuf {
+    let mut folders = vec![at.to_owned()];
+    while let Some(folder) = folders.pop() {
+        if folder.join("redfish/v1").is_dir() || folder.join("v1").is_dir() {
+            return folder;
+        }
+        let inner = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+        folders.extend(inner.filter(|path| path.is_dir()));
+    }
+    at.to_owned()
+}
+
+#[test]
+fn surveys_recorded_racks_and_keeps_the_gaps() {
+    let names = ["dell", "hpe", "lenovo", "supermicro"];
+    let Some(folder) = trees(&names) else { return };
+    let mut spec = TOP.to_owned();
+    for name in names {
+        let root = tree_root(&folder.path().join(name));
+        spec.push_str(&format!("[[node]]\nname = \"{name}\"\nbmc = \"{}\"\n", root.display()));
+    }
+    // One that is not there must be a row, not the end.
+    spec.push_str("[[node]]\nname = \"gone\"\nbmc = \"./gone\"\n");
+    std::fs::write(folder.path().join("rack.toml"), spec).unwrap();
+    let output = rack(folder.path(), &["survey", "rack.toml", "--output", "json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    let survey: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let nodes = survey["nodes"].as_array().unwrap();
+    assert_eq!(nodes.len(), 5);
+    for node in &nodes[..4] {
+        assert!(node["error"].is_null(), "{node}");
+        assert!(node["found"]["model"].is_string() && node["found"]["serial"].is_string(), "{node}");
+    }
+    assert!(nodes.iter().any(|node| !node["found"]["drives"].as_array().is_none_or(Vec::is_empty)), "no drives at all");
+    assert!(nodes[4]["found"].is_null() && nodes[4]["error"]["hint"].is_string(), "{}", nodes[4]);
+    let table = rack(folder.path(), &["survey", "rack.toml"]);
+    let text = String::from_utf8(table.stdout).unwrap();
+    for name in names {
+        assert!(text.contains(name), "{text}");
+    }
+}
+
+#[test]
+fn shipped_specs_are_read() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/racks");
+    for name in ["demo.toml", "example.toml"] {
+        let output = rack(&folder, &["plan", name, "--only", "nobody"]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("there is no node nobody in the spec"), "{name}: {said}");
+    }
+}
