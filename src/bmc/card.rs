@@ -122,7 +122,7 @@ impl Bmc {
                 "it does not say what it offers; the standard names are used",
             ),
             (false, true, _) if has("ForceOn") || has("PushPowerButton") => {
-                card.add("power switch", Mark::WorkedAround, listed)
+                card.add("power switch", Mark::WorkedAround, listed);
             }
             _ => {
                 card.add("power switch", Mark::Missing, format!("On and ForceOff are needed; it offers {listed}"));
@@ -147,7 +147,7 @@ impl Bmc {
                 "no CD or DVD slot that takes a URL (a licence may be missing)",
             ),
             (n, 0) => {
-                card.add("virtual media", Mark::WorkedAround, format!("{n} slots without InsertMedia: PATCH is used"))
+                card.add("virtual media", Mark::WorkedAround, format!("{n} slots without InsertMedia: PATCH is used"));
             }
             (n, _) => card.add("virtual media", Mark::Works, format!("{n} slots that take a URL")),
         }

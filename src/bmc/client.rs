@@ -50,7 +50,7 @@ impl Client {
     /// Reads a resource by its link.
     pub(super) async fn get<T: DeserializeOwned>(&self, link: &str) -> Result<T, BmcError> {
         let link = self.own(link)?;
-        self.redfish.get_uri(&link).await.map_err(|e| self.fault(e, "GET", &link))
+        self.redfish.get_uri(&link).await.map_err(|e| self.fault(&e, "GET", &link))
     }
 
     /// Runs an action.
@@ -66,7 +66,7 @@ impl Client {
     async fn raw(&self, method: Method, link: &str, body: &Value) -> Result<Value, BmcError> {
         let link = self.own(link)?;
         let name = method.to_string();
-        self.redfish.request_json_value(method, &link, Some(body)).await.map_err(|e| self.fault(e, &name, &link))
+        self.redfish.request_json_value(method, &link, Some(body)).await.map_err(|e| self.fault(&e, &name, &link))
     }
 
     /// The links of a collection's members, over all its pages.
@@ -103,7 +103,7 @@ impl Client {
         Ok(url.into())
     }
 
-    fn fault(&self, error: redfish::Error, method: &str, link: &str) -> BmcError {
+    fn fault(&self, error: &redfish::Error, method: &str, link: &str) -> BmcError {
         let kept = error.body_snippet().and_then(|text| serde_json::from_str::<Value>(text).ok()).and_then(|body| {
             let id = (body["error"]["code"] == FAULT).then(|| body["error"]["message"].as_str()?.parse().ok())?;
             self.faults.take(id?)

@@ -66,6 +66,14 @@ pub enum BmcError {
         /// What it answered instead.
         why: String,
     },
+    /// The folder holds no recorded tree.
+    #[error("{folder} holds no recorded BMC: {why}")]
+    NoTree {
+        /// The folder.
+        folder: String,
+        /// What is missing.
+        why: String,
+    },
     /// The BMC answered that it will not.
     #[error("BMC {bmc} refused {request}: {} {message}", .status)]
     Refused {
@@ -216,6 +224,7 @@ impl BmcError {
             Self::PinChanged { .. } => "pin-changed",
             Self::Tls { .. } => "tls",
             Self::NotRedfish { .. } => "not-redfish",
+            Self::NoTree { .. } => "no-tree",
             Self::Refused { .. } => "refused",
             Self::Busy { .. } => "busy",
             Self::ForeignLink { .. } => "foreign-link",
@@ -255,7 +264,7 @@ impl BmcError {
             Self::PinChanged { bmc, seen, place, .. } => {
                 let remove = place.as_ref().map(|place| format!(", or remove {bmc} from {place}")).unwrap_or_default();
                 format!(
-                    "If the BMC or its certificate was replaced on purpose, accept the new one: give --pin sha256:{0} once \
+                    "If the BMC or its certificate was replaced on purpose, accept the new one: give --bmc-pin sha256:{0} once \
                      (in a spec: pin = \"sha256:{0}\"){remove}. If not, somebody may be between you and the BMC.",
                     hex::encode(seen)
                 )
@@ -268,6 +277,9 @@ impl BmcError {
             Self::NotRedfish { .. } => {
                 "Check the address and the port; on some BMCs Redfish must be switched on first in their web page.".into()
             }
+            Self::NoTree { .. } => "Name the folder that holds redfish/v1, as `bedplate bmc record` makes it; a BMC's URL \
+                                    begins with https://."
+                .into(),
             Self::Refused { resolution, .. } if !resolution.is_empty() => {
                 format!("The BMC advises: {resolution}")
             }

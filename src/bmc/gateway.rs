@@ -139,3 +139,60 @@ impl tower_service::Service<Request<Incoming>> for Door {
         Box::pin(async move { Ok(door.answer(request).await) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    //! Only who knows the secret gets through the gateway, and errors wait there no longer than they must.
+    use http_body_util::Empty;
+
+    use super::super::{Address, MemoryPins, Target, Timing, open};
+    use super::*;
+
+    async fn status(base: &Url, secret: Option<&str>) -> u16 {
+        let stream = tokio::net::TcpStream::connect(base.socket_addrs(|| None).unwrap()[0]).await.unwrap();
+        let (mut sender, driver) =
+            hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.unwrap();
+        let mut request = Request::get("/redfish/v1/").header(header::HOST, "gateway");
+        if let Some(secret) = secret {
+            request = request.header(SECRET, secret);
+        }
+        let answer = sender.send_request(request.body(Empty::<Bytes>::new()).unwrap());
+        tokio::select! {
+            answer = answer => answer.unwrap().status().as_u16(),
+            _ = driver => 0,
+        }
+    }
+
+    #[tokio::test]
+    async fn strangers_are_turned_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("redfish/v1");
+        std::fs::create_dir_all(&root).unwrap();
+        std::fs::write(root.join("index.json"), r##"{"RedfishVersion": "1.0.0"}"##).unwrap();
+        let address = Address::Folder(folder.path().to_owned());
+        let target = Target { address, system: None, credentials: None, pin: None };
+        let exchange = Arc::new(open(&target, Arc::new(MemoryPins::default()), Timing::default()).unwrap());
+        let workers = Workers::new();
+        let gateway = Gateway::open(exchange, &workers).await.unwrap();
+        let secret = gateway.secret.to_str().unwrap().to_owned();
+        assert_eq!(status(&gateway.base, None).await, 403);
+        assert_eq!(status(&gateway.base, Some(&"0".repeat(secret.len()))).await, 403);
+        assert_eq!(status(&gateway.base, Some(&secret[1..])).await, 403);
+        assert_eq!(status(&gateway.base, Some(&secret)).await, 200);
+        workers.stop().await;
+    }
+
+    #[test]
+    fn errors_do_not_pile_up() {
+        let faults = Faults::default();
+        let error = |what: &str| BmcError::Local { what: what.to_owned(), why: String::new() };
+        let first = faults.keep(error("first"));
+        for _ in 0..FAULTS_MAX {
+            faults.keep(error("later"));
+        }
+        assert_eq!(faults.take(first), None);
+        let last = faults.keep(error("last"));
+        assert_eq!(faults.take(last), Some(error("last")));
+        assert_eq!(faults.take(last), None);
+    }
+}

@@ -154,6 +154,10 @@ impl Bmc {
         let mut survey = Survey { bmc: self, gaps: vec![] };
         let (cpus, mut gpus) = survey.processors(&system).await;
         gpus.extend(survey.other_gpus(&system, gpus.is_empty()).await);
+        let nameless = gpus.iter().filter(|gpu| gpu.model.is_none() || gpu.serial.is_none()).count();
+        if nameless > 0 {
+            survey.gaps.push(format!("GPUs: {nameless} of {} without model or serial number", gpus.len()));
+        }
         let drives = survey.drives(&system).await;
         let nics = survey.nics(&system).await;
         let firmware = survey.firmware().await;
@@ -254,7 +258,7 @@ impl Survey<'_> {
         }
         let modules: Vec<Value> = self.parts("memory", system.extra.get("Memory")).await;
         let mib: u64 = modules.iter().filter_map(|module| module["CapacityMiB"].as_u64()).sum();
-        (mib > 0).then(|| mib << 20)
+        (mib > 0).then_some(mib << 20)
     }
 
     /// Processors of the system, told apart by their type.
@@ -394,10 +398,14 @@ impl Survey<'_> {
             }
         };
         let parts: Vec<redfish::SoftwareInventory> = self.parts("firmware", service.get("FirmwareInventory")).await;
-        let named = |part: &redfish::SoftwareInventory| said(part.name.as_deref()).or(said(part.id.as_deref()));
-        let firmware = parts
-            .iter()
-            .filter_map(|part| Some(Firmware { name: named(part)?, version: said(part.version.as_deref())? }));
+        let mut seen = BTreeSet::new();
+        let firmware = parts.iter().filter_map(|part| {
+            let id = part.id.as_deref().unwrap_or_default();
+            let name = said(part.name.as_deref()).or(said(part.id.as_deref()))?;
+            let version = said(part.version.as_deref())?;
+            let new = self.bmc.quirks.is_running_firmware(id) && seen.insert((name.clone(), version.clone()));
+            new.then_some(Firmware { name, version })
+        });
         firmware.collect()
     }
 
@@ -465,7 +473,9 @@ fn drive(part: &redfish::Drive) -> Drive {
 
 fn simple_drives(list: &Value) -> Vec<Drive> {
     let devices = list["Devices"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let present = devices.iter().filter(|device| device["Status"]["State"] != "Absent");
+    // The BMC's own virtual media stand in this list beside the drives.
+    let is_virtual = |device: &&Value| text(&device["Model"]).is_some_and(|model| model.starts_with("Virtual "));
+    let present = devices.iter().filter(|device| device["Status"]["State"] != "Absent" && !is_virtual(device));
     let drives = present.map(|device| Drive {
         name: part_name(device, &["Name"]),
         serial: None,

@@ -122,10 +122,7 @@ impl Bmc {
     async fn climb(&self, target: &str, url: &str) -> Result<(), BmcError> {
         let mut first = None;
         for body in rungs(url) {
-            let error = match self.patiently(|| self.client.post(target, &body)).await {
-                Ok(_) => return Ok(()),
-                Err(error) => error,
-            };
+            let Err(error) = self.patiently(|| self.client.post(target, &body)).await else { return Ok(()) };
             let form = matches!(error.status(), Some(400 | 415 | 422 | 500));
             let missing = ["MissingAction", "ActionNotSupported"].iter().any(|id| error.says(id));
             let first = first.get_or_insert(error);

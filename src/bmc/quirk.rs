@@ -113,7 +113,7 @@ impl Quirks {
     /// Whether a boot target that was read back is another name of the one that was set.
     pub(super) fn same_boot_target(&self, set: &str, read: &str) -> bool {
         let swaps = [["UsbCd", "Cd"], ["Hdd", "UefiBootNext"], ["UsbCd", "UefiBootNext"], ["Cd", "UefiBootNext"]];
-        set == read || (self.family == Family::Supermicro && swaps.iter().any(|pair| *pair == [set, read]))
+        set == read || (self.family == Family::Supermicro && swaps.contains(&[set, read]))
     }
 
     /// `BootSourceOverrideEnabled` must not come with the target `None`.
@@ -145,6 +145,12 @@ impl Quirks {
     /// The number that people know the machine by is in `SKU`, not in `SerialNumber`.
     pub(super) fn serial_is_sku(&self) -> bool {
         self.family == Family::Idrac
+    }
+
+    /// Whether an entry of the firmware list is what runs now, and not an older or a waiting version.
+    pub(super) fn is_running_firmware(&self, id: &str) -> bool {
+        let aside = ["Previous-", "Available-"].iter().any(|prefix| id.starts_with(prefix));
+        !(self.family == Family::Idrac && aside)
     }
 
     /// A refusal that passes when the same is asked again some seconds later; nothing was done.

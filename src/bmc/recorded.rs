@@ -27,8 +27,8 @@ impl Folder {
                 return Ok(Self { folder: folder.to_owned(), short });
             }
         }
-        let why = if folder.is_dir() { "the folder has no redfish/v1/index.json" } else { "there is no such folder" };
-        Err(BmcError::NotRedfish { bmc: folder.display().to_string(), why: why.to_owned() })
+        let why = if folder.is_dir() { "it has no redfish/v1/index.json" } else { "there is no such folder" };
+        Err(BmcError::NoTree { folder: folder.display().to_string(), why: why.to_owned() })
     }
 
     /// What the BMC answered.
@@ -73,4 +73,33 @@ fn unescape(path: &str) -> String {
         rest = if code.is_some() { &tail[2..] } else { tail };
     }
     String::from_utf8(bytes).unwrap_or_else(|_| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    //! A tree is found in both layouts, escapes are read both ways, and no path leaves the folder.
+    use super::*;
+
+    #[tokio::test]
+    async fn answers_from_both_layouts_and_stays_inside() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("index.json"), "{}").unwrap();
+        for name in ["odd#name", "%23kept"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+            std::fs::write(folder.path().join(name).join("index.json"), "{}").unwrap();
+        }
+        let inner = folder.path().join("inner");
+        std::fs::create_dir(&inner).unwrap();
+        std::fs::write(inner.join("index.json"), "{}").unwrap();
+        let tree = Folder::open(folder.path()).unwrap();
+        let status = async |tree: &Folder, path: &str| tree.answer(&Ask::get(path)).await.unwrap().status.as_u16();
+        for path in ["/redfish/v1/", "/redfish/v1/odd%23name", "/redfish/v1/%23kept/"] {
+            assert_eq!(status(&tree, path).await, 200, "{path}");
+        }
+        let inside = Folder::open(&inner).unwrap();
+        for path in ["/redfish/v1/../", "/redfish/v1/%2e%2e", "/redfish/v1/%2E%2E/inner", "/etc", "/redfish/v1//etc"] {
+            assert_eq!(status(&inside, path).await, 404, "{path}");
+        }
+        assert!(matches!(Folder::open(Path::new("/no/such/folder")), Err(BmcError::NoTree { .. })));
+    }
 }

@@ -62,6 +62,8 @@ pub enum Command {
     Rack(command::rack::RackArgs),
     /// Look at single nodes, switch their power and their identify light
     Node(command::node::NodeArgs),
+    /// Look at a BMC: what its machine is made of, and what it can do
+    Bmc(command::bmc::BmcArgs),
     /// Make tenants, who own buckets
     Tenant(command::tenant::TenantArgs),
     /// Make and list access keys

@@ -32,6 +32,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, CliError>
         Command::Image(args) => command::image::run(args, context).await,
         Command::Rack(args) => command::rack::run(args, context).await,
         Command::Node(args) => command::node::run(args, context).await,
+        Command::Bmc(args) => command::bmc::run(args, context).await,
         Command::Tenant(args) => command::tenant::run(args, context).await,
         Command::Key(args) => command::key::run(args, context).await,
         Command::Completions(args) => command::completions::run(args, context).await,

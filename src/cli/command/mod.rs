@@ -1,5 +1,6 @@
 //! One file a command: its arguments and what it does.
 
+pub mod bmc;
 pub mod completions;
 pub mod image;
 pub mod key;

@@ -1,0 +1,9 @@
+//! The BMC driver against a scripted service over TLS, against recorded trees of real BMCs, and against OpenStack's
+//! emulator.
+
+mod cli;
+mod double;
+mod emulator;
+mod recorded;
+mod rules;
+mod verbs;
