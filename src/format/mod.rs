@@ -6,6 +6,7 @@ pub mod chunk_list;
 pub mod codec;
 pub mod cut;
 pub mod digest;
+pub mod disk_marker;
 pub mod field;
 pub mod manifest;
 pub mod order;

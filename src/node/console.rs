@@ -42,6 +42,12 @@ pub fn banner(lines: &[&str]) {
     write_line(&format!("{rule}\n\n"));
 }
 
+/// Prints a command's result to stdout, as JSON.
+pub fn print_json<T: serde::Serialize>(value: &T) -> std::io::Result<()> {
+    let text = serde_json::to_string_pretty(value).map_err(std::io::Error::other)?;
+    writeln!(std::io::stdout(), "{text}")
+}
+
 fn write_line(line: &str) {
     // A console that cannot be written to has no one reading it: there is nobody to tell.
     match CONSOLE.get() {

@@ -3,11 +3,14 @@
 use hyper::StatusCode;
 
 use super::boot::{self, Medium};
+use super::install::{self, Failure};
 use super::modules::Loader;
-use super::{console, init, network, report};
-use crate::format::order::Order;
-use crate::model::Secret;
-use crate::pull::{Appliance, Login, PullError};
+use super::report::{self, Gauge};
+use super::{console, init, network};
+use crate::format::order::{Installed, Order, Report};
+use crate::model::{ByteSize, Secret};
+use crate::pull::{Appliance, Login, PullError, with_causes};
+use crate::sys::worker::Workers;
 use crate::sys::{process, wire};
 
 const SETTLE_LIMIT: std::time::Duration = std::time::Duration::from_secs(15);
@@ -37,15 +40,54 @@ pub fn as_first_process() -> ! {
         Ok(runtime) => runtime,
         Err(error) => give_up(&medium, &format!("cannot start: {error}")),
     };
-    match runtime.block_on(report::fetch_order(&appliance)) {
-        Ok(order) => install(&medium, &order),
-        Err(error) => give_up(&medium, &refusal(&error)),
+    let ended = runtime.block_on(carry_out(&medium, &appliance));
+    match ended {
+        Ok(()) => init::power_off(),
+        Err(why) => give_up(&medium, &why),
     }
 }
 
-fn install(medium: &Medium, order: &Order) -> ! {
-    console::say("order", format!("{}: install {} ({} bytes)", order.node, order.image, order.image_bytes));
-    give_up(medium, "this agent cannot write yet")
+/// Order, installation, report; an error is for the console alone, since the appliance does not listen.
+async fn carry_out(medium: &Medium, appliance: &Appliance) -> Result<(), String> {
+    let order = report::fetch_order(appliance).await.map_err(|error| refusal(&error))?;
+    let size = ByteSize(order.image_bytes);
+    console::say("order", format!("{}: install {} ({size})", order.node, order.image));
+    let (gauge, workers) = (Gauge::default(), Workers::new());
+    let telling = report::keep_telling(Some(appliance.clone()), gauge.clone(), workers.token());
+    workers.spawn("progress", telling);
+    let outcome = install::install(appliance, &order, &gauge).await;
+    workers.stop().await;
+    process::sync_all();
+    let report = match outcome {
+        Ok(installed) => {
+            show_success(medium, &order, &installed);
+            Report::Installed(installed)
+        }
+        Err(failure) => {
+            show_failure(medium, &failure);
+            Report::Failed { error: failure.error, untouched: failure.untouched }
+        }
+    };
+    report::deliver(appliance, &report).await.map_err(|error| {
+        console::say("report", with_causes(&error));
+        refusal(&error)
+    })?;
+    console::say("report", "the appliance has the report");
+    Ok(())
+}
+
+fn show_success(medium: &Medium, order: &Order, installed: &Installed) {
+    let (fetched, written) = (ByteSize(installed.bytes_fetched), ByteSize(installed.bytes_written));
+    let zero = ByteSize(installed.bytes_zero);
+    console::banner(&[
+        &format!("{}: {} is on {} and reads back right.", medium.region.node, order.image, installed.disk),
+        &format!("{:.0} s; fetched {fetched}, wrote {written}, zeroed {zero}.", installed.seconds),
+    ]);
+}
+
+fn show_failure(medium: &Medium, failure: &Failure) {
+    let disk = if failure.untouched { "No disk was touched." } else { "The disk is partly written." };
+    console::banner(&[&format!("{}: NOT installed. {disk}", medium.region.node), &failure.error]);
 }
 
 fn appliance_of(medium: &Medium) -> Result<Appliance, PullError> {
@@ -62,7 +104,7 @@ fn refusal(error: &PullError) -> String {
             "the appliance does not know this boot medium's token: its job was cancelled or is over"
         }
         Some(StatusCode::GONE) => "this boot medium was used before: its one installation is over",
-        _ => "the appliance gives no order",
+        _ => "the appliance does not speak to this node",
     };
     format!("{meaning} ({error})")
 }
@@ -71,7 +113,7 @@ fn refusal(error: &PullError) -> String {
 fn give_up(medium: &Medium, why: &str) -> ! {
     console::say("stop", why);
     console::banner(&[
-        &format!("{}: nothing was installed.", medium.region.node),
+        &format!("{}: stopped.", medium.region.node),
         why,
         "Apply the rack's spec again to start over; this machine may be switched off.",
     ]);
