@@ -197,7 +197,7 @@ fn examine(folder: &Path, name: &str) -> Option<DiskInfo> {
         model: text("device/model"),
         wwn: text("wwid").or_else(|| text("device/wwid")),
         bytes,
-        slots: slots_of(&folder.canonicalize().unwrap_or_default()),
+        slots: slots_of(&device_path(folder)),
         barred: None,
     };
     disk.barred = if text("removable").as_deref() == Some("1") {
@@ -218,6 +218,26 @@ fn vpd_serial(folder: &Path) -> Option<String> {
     let length = usize::from(u16::from_be_bytes([*page.get(2)?, *page.get(3)?]));
     let text = String::from_utf8_lossy(page.get(4..)?.get(..length)?).trim_matches(['\0', ' ']).to_owned();
     Some(text).filter(|text| !text.is_empty())
+}
+
+/// Where the drive hangs. A drive with several ports is a child of its NVMe subsystem, which is on no bus: there the
+/// first of its controllers says where.
+fn device_path(folder: &Path) -> PathBuf {
+    let path = folder.canonicalize().unwrap_or_default();
+    let Some(subsystem) = path.parent().filter(|parent| parent.components().any(|c| c.as_os_str() == "nvme-subsystem"))
+    else {
+        return path;
+    };
+    let entries = std::fs::read_dir(subsystem).into_iter().flatten().flatten();
+    let links = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_symlink()));
+    let mut controllers: Vec<PathBuf> =
+        links.map(|entry| entry.path()).filter(|path| name_of(path).starts_with("nvme")).collect();
+    controllers.sort();
+    controllers.first().and_then(|link| link.canonicalize().ok()).unwrap_or(path)
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// The parts of a device's path that are PCI addresses (`0000:c1:00.0`).

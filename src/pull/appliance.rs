@@ -19,6 +19,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 const ERROR_BYTES_MAX: usize = 64 * 1024;
 const BACK_OFF_FIRST: Duration = Duration::from_millis(250);
 const BACK_OFF_MOST: Duration = Duration::from_secs(5);
+/// How long "internal error" is believed to pass: past it, the appliance's own log says what is broken.
+const INTERNAL_ERROR_LIMIT: Duration = Duration::from_secs(60);
 
 /// How the node shows who it is.
 #[derive(Clone, Debug)]
@@ -219,6 +221,7 @@ impl Patience {
         let began = Instant::now();
         let mut pause = BACK_OFF_FIRST;
         let mut failures = 0u32;
+        let mut broken_since: Option<Instant> = None;
         loop {
             let error = match attempt().await {
                 Ok(value) => {
@@ -230,7 +233,12 @@ impl Patience {
                 Err(error) => error,
             };
             let spent = matches!(self, Self::For(limit) if began.elapsed() + pause > limit);
-            if !error.is_transient() || spent {
+            broken_since = match error.status() {
+                Some(StatusCode::INTERNAL_SERVER_ERROR) => broken_since.or_else(|| Some(Instant::now())),
+                _ => None,
+            };
+            let broken = broken_since.is_some_and(|since| since.elapsed() > INTERNAL_ERROR_LIMIT);
+            if !error.is_transient() || spent || broken {
                 return Err(error);
             }
             failures += 1;

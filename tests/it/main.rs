@@ -1,5 +1,6 @@
 //! The one integration binary: a module per area, each driving the real program.
 
+mod agent;
 mod bmc;
 mod rack;
 mod store;
