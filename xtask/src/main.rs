@@ -1,5 +1,6 @@
 //! The project's own chores, one file a command. This one parses and dispatches.
 
+mod demo;
 mod image;
 mod install;
 mod shell;
@@ -21,6 +22,8 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Play the main job on a virtual rack, from bare machines to data read back
+    Demo(demo::Arguments),
     /// Build or verify an image from its recipe in images/
     Image(image::Arguments),
     /// Check everything that must hold; what CI runs
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap_or_default();
     let outcome = match args.command {
+        Command::Demo(args) => demo::run(&args),
         Command::Image(args) => image::run(&args),
         Command::Test(args) => test::run(&root, &args),
         Command::Tidy => tidy::run(&root),

@@ -38,5 +38,22 @@ pub fn volume(label: &str, program: &[u8], bytes: u64) -> Result<Vec<u8>> {
     }
     writer.finish()?;
     drop(volume);
+    undate_label(&mut disk, label)?;
     Ok(disk)
+}
+
+/// Formatting dates the label's entry by the clock: sets it to the day of all others.
+fn undate_label(disk: &mut [u8], label: &str) -> Result<()> {
+    const VOLUME_LABEL: u8 = 0x08;
+    let name = format!("{label:11}");
+    let entry = disk
+        .chunks_exact_mut(32)
+        .find(|entry| &entry[..11] == name.as_bytes() && entry[11] == VOLUME_LABEL)
+        .context("the FAT volume has no label")?;
+    let (date, time, tenth) = FatDateTime::EPOCH.to_raw();
+    entry[13] = tenth;
+    for (at, value) in [(14, time), (16, date), (18, date), (22, time), (24, date)] {
+        entry[at..at + 2].copy_from_slice(&value.to_le_bytes());
+    }
+    Ok(())
 }
