@@ -2,5 +2,6 @@
 
 mod agent;
 mod bmc;
+mod lab;
 mod rack;
 mod store;

@@ -3,6 +3,7 @@
 mod demo;
 mod image;
 mod install;
+mod lab;
 mod shell;
 mod test;
 mod tidy;
@@ -26,6 +27,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Build or verify an image from its recipe in images/
     Image(image::Arguments),
+    /// Bring up or take down a virtual rack: QEMU machines behind Redfish emulators
+    Lab(lab::Arguments),
     /// Check everything that must hold; what CI runs
     Test(test::TestArgs),
     /// Check the rules of the tree that no compiler checks
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     let outcome = match args.command {
         Command::Demo(args) => demo::run(&args),
         Command::Image(args) => image::run(&args),
+        Command::Lab(args) => lab::run(&args),
         Command::Test(args) => test::run(&root, &args),
         Command::Tidy => tidy::run(&root),
     };

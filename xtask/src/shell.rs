@@ -52,13 +52,6 @@ pub fn show(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Whether `program` is on the search path.
-pub fn exists(program: &str) -> bool {
-    let dirs = std::env::var_os("PATH").unwrap_or_default();
-    let extra = [PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")];
-    std::env::split_paths(&dirs).chain(extra).any(|dir| dir.join(program).is_file())
-}
-
 /// Asks `ready` four times a second until it answers true, at most `seconds` long.
 pub fn wait_for(what: &str, seconds: u64, mut ready: impl FnMut() -> bool) -> Result<()> {
     let limit = Instant::now() + Duration::from_secs(seconds);

@@ -12,7 +12,7 @@ pub fn pack(tree: &Path) -> Result<Vec<u8>> {
     let mut paths = Vec::new();
     walk(tree, "", &mut paths)?;
     paths.sort();
-    let mut archive = zstd::Encoder::new(Vec::new(), 19)?;
+    let mut archive = zstd::Encoder::new(Vec::new(), 12)?;
     for (inode, path) in (1..).zip(&paths) {
         let full = tree.join(path);
         let meta = std::fs::symlink_metadata(&full)?;
