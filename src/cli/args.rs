@@ -64,6 +64,18 @@ pub enum Command {
     Node(command::node::NodeArgs),
     /// Look at a BMC: what its machine is made of, and what it can do
     Bmc(command::bmc::BmcArgs),
+    /// Make, list and remove buckets
+    Bucket(command::bucket::BucketArgs),
+    /// Put files and folders into the store
+    Put(command::put::PutArgs),
+    /// Get objects out of the store
+    Get(command::get::GetArgs),
+    /// List buckets, or what is in one
+    Ls(command::ls::LsArgs),
+    /// Remove objects
+    Rm(command::rm::RmArgs),
+    /// Figures of the store, and whether it is sound
+    Store(command::store::StoreArgs),
     /// Make tenants, who own buckets
     Tenant(command::tenant::TenantArgs),
     /// Make and list access keys

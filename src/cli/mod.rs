@@ -7,6 +7,7 @@ pub mod config;
 pub mod context;
 pub mod exit;
 pub mod output;
+pub mod remote;
 
 pub use api_client::ApiClient;
 pub use args::{Args, Command};
@@ -33,6 +34,12 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, CliError>
         Command::Rack(args) => command::rack::run(args, context).await,
         Command::Node(args) => command::node::run(args, context).await,
         Command::Bmc(args) => command::bmc::run(args, context).await,
+        Command::Bucket(args) => command::bucket::run(args, context).await,
+        Command::Put(args) => command::put::run(args, context).await,
+        Command::Get(args) => command::get::run(args, context).await,
+        Command::Ls(args) => command::ls::run(args, context).await,
+        Command::Rm(args) => command::rm::run(args, context).await,
+        Command::Store(args) => command::store::run(args, context).await,
         Command::Tenant(args) => command::tenant::run(args, context).await,
         Command::Key(args) => command::key::run(args, context).await,
         Command::Completions(args) => command::completions::run(args, context).await,

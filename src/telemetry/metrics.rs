@@ -46,8 +46,9 @@ pub fn install() {
 }
 
 /// Counts one answered request.
-pub fn request(door: &'static str, operation: &'static str, status: u16) {
-    counter!(REQUESTS, "door" => door, "operation" => operation, "status" => status.to_string()).increment(1);
+pub fn request(door: &'static str, operation: &str, status: u16) {
+    let operation = operation.to_owned();
+    counter!(REQUESTS, "door" => door, "operation" => operation.clone(), "status" => status.to_string()).increment(1);
     if status >= 500 {
         counter!(ERRORS, "door" => door, "operation" => operation).increment(1);
     }

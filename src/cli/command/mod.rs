@@ -1,10 +1,16 @@
 //! One file a command: its arguments and what it does.
 
 pub mod bmc;
+pub mod bucket;
 pub mod completions;
+pub mod get;
 pub mod image;
 pub mod key;
+pub mod ls;
 pub mod man;
 pub mod node;
+pub mod put;
 pub mod rack;
+pub mod rm;
+pub mod store;
 pub mod tenant;

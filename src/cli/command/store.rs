@@ -1,0 +1,98 @@
+//! `bedplate store`: figures of the store, and whether it is sound.
+
+use serde_json::json;
+
+use crate::cli::exit::{CliError, DONE, Exit, FAILED};
+use crate::cli::{Context, output};
+use crate::model::{BucketName, ByteSize};
+use crate::store::{FsckError, FsckReport, Stats};
+
+/// Figures of the store, and whether it is sound.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  bedplate store stats --output json
+  bedplate store stats --bucket datasets
+  bedplate store fsck --data")]
+pub struct StoreArgs {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Objects, bytes before and after deduplication, packs
+    Stats {
+        /// Only this bucket
+        #[arg(long, value_name = "BUCKET")]
+        bucket: Option<BucketName>,
+    },
+    /// Check that every object can be read; exits with 1 where something is damaged
+    Fsck {
+        /// Read and verify every chunk too, not only the packs' directories
+        #[arg(long)]
+        data: bool,
+    },
+}
+
+/// Asks the appliance.
+pub async fn run(args: StoreArgs, context: &Context) -> Result<Exit, CliError> {
+    let api = context.api()?;
+    match args.verb {
+        Verb::Stats { bucket } => {
+            let query = bucket.map(|bucket| format!("?bucket={bucket}")).unwrap_or_default();
+            let stats: Stats = api.get_json(&format!("/api/v1/store/stats{query}")).await?;
+            context.output.value(&stats, show_stats)?;
+            Ok(DONE)
+        }
+        Verb::Fsck { data } => {
+            let report: FsckReport = api.post_json("/api/v1/store/fsck", &json!({ "data": data })).await?;
+            context.output.value(&report, show_report)?;
+            if report.errors.is_empty() {
+                return Ok(DONE);
+            }
+            context.output.error(
+                &CliError::failed(format!("the store is damaged: {} errors", report.errors.len()))
+                    .hint("put the named objects again from their source; what names no object can stay"),
+            );
+            Ok(FAILED)
+        }
+    }
+}
+
+fn show_stats(stats: &Stats) -> String {
+    let bytes = |bytes: u64| format!("{} ({bytes})", ByteSize(bytes));
+    let rows = [
+        ("objects", stats.objects.to_string()),
+        ("logical bytes", bytes(stats.logical_bytes)),
+        ("unique bytes", bytes(stats.unique_bytes)),
+        ("stored bytes", bytes(stats.stored_bytes)),
+        ("metadata bytes", bytes(stats.metadata_bytes)),
+        ("chunks", stats.chunks.to_string()),
+        ("packs", stats.packs.to_string()),
+    ];
+    output::table(&["figure", "value"], rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect())
+}
+
+fn show_report(report: &FsckReport) -> String {
+    let mut text = format!(
+        "{} packs, {} chunks and {} objects checked, {} orphan packs, {} errors",
+        report.packs_checked,
+        report.chunks_checked,
+        report.objects_checked,
+        report.orphans.len(),
+        report.errors.len()
+    );
+    for error in &report.errors {
+        text.push('\n');
+        text.push_str(&show_error(error));
+    }
+    text
+}
+
+fn show_error(error: &FsckError) -> String {
+    let pack = error.pack.map(|pack| format!("pack {pack} "));
+    let chunk = error.chunk.map(|chunk| format!("chunk {chunk} "));
+    let object = error.object.as_ref().map(|object| format!("object {object} "));
+    let place = [pack, chunk, object].into_iter().flatten().collect::<String>();
+    format!("{}: {}", place.trim_end(), error.what)
+}

@@ -1,0 +1,106 @@
+//! Buckets.
+
+use s3s::dto::{
+    Bucket, BucketLocationConstraint, CreateBucketInput, CreateBucketOutput, DeleteBucketInput, DeleteBucketOutput,
+    GetBucketLocationInput, GetBucketLocationOutput, HeadBucketInput, HeadBucketOutput, ListBucketsInput,
+    ListBucketsOutput, Owner,
+};
+use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
+
+use super::access::caller;
+use super::error::store_error;
+use super::{Door, convert};
+use crate::auth::Principal;
+use crate::store::StoreError;
+
+/// The one region there is; clients that ask are told this one, and any is accepted in a signature.
+const REGION: &str = "us-east-1";
+/// Most buckets in one answer.
+const BUCKETS_MAX: usize = 1_000;
+
+/// An owner as answers carry it.
+pub(super) fn owner(name: &str) -> Owner {
+    Owner { id: Some(name.to_owned()), display_name: Some(name.to_owned()) }
+}
+
+impl Door {
+    pub(super) async fn create_bucket(
+        &self,
+        request: S3Request<CreateBucketInput>,
+    ) -> S3Result<S3Response<CreateBucketOutput>> {
+        let principal = caller(&request)?;
+        let input = request.input;
+        if input.object_lock_enabled_for_bucket == Some(true) {
+            return Err(s3_error!(NotImplemented, "Object lock is not offered."));
+        }
+        let name = input
+            .bucket
+            .parse()
+            .map_err(|error| S3Error::with_message(S3ErrorCode::InvalidBucketName, format!("{error}")))?;
+        match self.store.create_bucket(&name, principal.owner()).await {
+            Ok(()) => {}
+            Err(StoreError::BucketExists { .. }) => {
+                let info = self.store.bucket(&name).await.map_err(store_error)?;
+                let mine = info.owner == principal.owner();
+                return Err(if mine { s3_error!(BucketAlreadyOwnedByYou) } else { s3_error!(BucketAlreadyExists) });
+            }
+            Err(error) => return Err(store_error(error)),
+        }
+        let location = Some(format!("/{name}"));
+        Ok(S3Response::new(CreateBucketOutput { location, ..CreateBucketOutput::default() }))
+    }
+
+    pub(super) async fn delete_bucket(
+        &self,
+        request: S3Request<DeleteBucketInput>,
+    ) -> S3Result<S3Response<DeleteBucketOutput>> {
+        self.store.delete_bucket(&convert::bucket(&request.input.bucket)?).await.map_err(store_error)?;
+        Ok(S3Response::new(DeleteBucketOutput {}))
+    }
+
+    /// The gate has found the bucket and its owner already.
+    pub(super) fn head_bucket(_request: S3Request<HeadBucketInput>) -> S3Response<HeadBucketOutput> {
+        let bucket_region = Some(REGION.to_owned());
+        S3Response::new(HeadBucketOutput { bucket_region, ..HeadBucketOutput::default() })
+    }
+
+    pub(super) fn bucket_location(_request: S3Request<GetBucketLocationInput>) -> S3Response<GetBucketLocationOutput> {
+        // S3 answers an empty constraint for this region.
+        let location_constraint: Option<BucketLocationConstraint> = None;
+        S3Response::new(GetBucketLocationOutput { location_constraint })
+    }
+
+    pub(super) async fn list_buckets(
+        &self,
+        request: S3Request<ListBucketsInput>,
+    ) -> S3Result<S3Response<ListBucketsOutput>> {
+        let principal: Principal = caller(&request)?;
+        let input = request.input;
+        let prefix = input.prefix.clone().unwrap_or_default();
+        let after = input.continuation_token.unwrap_or_default();
+        let most = input.max_buckets.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
+        let mut buckets = self.store.buckets().await.map_err(store_error)?;
+        buckets.retain(|info| {
+            !info.name.is_internal()
+                && principal.may_use(&info.owner)
+                && info.name.as_str().starts_with(&prefix)
+                && info.name.as_str() > after.as_str()
+        });
+        let paged = input.max_buckets.is_some();
+        let limit = if paged { most.clamp(1, BUCKETS_MAX) } else { usize::MAX };
+        let more = buckets.len() > limit;
+        buckets.truncate(limit);
+        let continuation_token = if more { buckets.last().map(|info| info.name.to_string()) } else { None };
+        let buckets = buckets.iter().map(|info| Bucket {
+            name: Some(info.name.to_string()),
+            creation_date: Some(convert::time(info.created)),
+            ..Bucket::default()
+        });
+        Ok(S3Response::new(ListBucketsOutput {
+            buckets: Some(buckets.collect()),
+            owner: Some(owner(principal.owner())),
+            continuation_token,
+            prefix: input.prefix,
+        }))
+    }
+}

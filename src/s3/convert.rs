@@ -1,0 +1,151 @@
+//! Names, headers, times and conditions between S3's words and the store's.
+
+use std::collections::BTreeMap;
+
+use s3s::dto::{ETag, ETagCondition, Metadata, Timestamp as S3Time};
+use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
+
+use crate::auth::base64;
+use crate::model::{BucketName, ObjectKey, UploadId};
+use crate::store::{ObjectInfo, Precondition};
+use crate::sys::clock::Timestamp;
+
+/// Before the name of each of a user's own headers.
+const USER_HEADER: &str = "x-amz-meta-";
+
+/// A bucket's name; one that no bucket can have names none.
+pub(super) fn bucket(name: &str) -> S3Result<BucketName> {
+    name.parse().map_err(|_| S3Error::new(S3ErrorCode::NoSuchBucket))
+}
+
+/// An object's key.
+pub(super) fn key(key: &str) -> S3Result<ObjectKey> {
+    key.parse().map_err(|_| S3Error::new(S3ErrorCode::KeyTooLongError))
+}
+
+/// An upload's id; one that was never given out names no upload.
+pub(super) fn upload(id: &str) -> S3Result<UploadId> {
+    id.parse().map_err(|_| S3Error::new(S3ErrorCode::NoSuchUpload))
+}
+
+/// A time as S3's answers carry it.
+pub(super) fn time(at: Timestamp) -> S3Time {
+    at.system_time().into()
+}
+
+/// An ETag as S3's answers carry it.
+pub(super) fn etag(text: &str) -> ETag {
+    ETag::Strong(text.trim_matches('"').to_owned())
+}
+
+/// The MD5 of a `Content-MD5` header.
+pub(super) fn md5(text: Option<&str>) -> S3Result<Option<[u8; 16]>> {
+    let Some(text) = text else { return Ok(None) };
+    let bytes = base64::decode(text.trim()).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
+    bytes.map(Some).ok_or_else(|| S3Error::new(S3ErrorCode::InvalidDigest))
+}
+
+/// A body's length.
+pub(super) fn length(length: Option<i64>) -> S3Result<Option<u64>> {
+    length.map(u64::try_from).transpose().map_err(|_| s3_error!(InvalidArgument, "Content-Length is negative."))
+}
+
+/// The conditions on a write.
+pub(super) fn precondition(
+    if_match: Option<&ETagCondition>,
+    if_none_match: Option<&ETagCondition>,
+) -> S3Result<Precondition> {
+    let if_match = if_match.map(|condition| match condition {
+        ETagCondition::ETag(etag) => etag.value().to_owned(),
+        ETagCondition::Any => "*".to_owned(),
+    });
+    let if_none_match_any = match if_none_match {
+        None => false,
+        Some(ETagCondition::Any) => true,
+        Some(ETagCondition::ETag(_)) => {
+            return Err(s3_error!(NotImplemented, "If-None-Match takes only * on a write."));
+        }
+    };
+    Ok(Precondition { if_match, if_none_match_any })
+}
+
+/// The headers that an object keeps, as a request gives them.
+#[derive(Default)]
+pub(super) struct KeptHeaders<'a> {
+    pub(super) cache_control: Option<&'a str>,
+    pub(super) content_disposition: Option<&'a str>,
+    pub(super) content_encoding: Option<&'a str>,
+    pub(super) content_language: Option<&'a str>,
+    pub(super) expires: Option<&'a str>,
+    pub(super) metadata: Option<&'a Metadata>,
+}
+
+impl KeptHeaders<'_> {
+    /// The map that the store keeps. `aws-chunked` is how the body travelled, not what it is.
+    pub(super) fn into_map(self) -> BTreeMap<String, String> {
+        let encoding = self.content_encoding.map(|codings| {
+            let kept = codings.split(',').map(str::trim).filter(|coding| !coding.eq_ignore_ascii_case("aws-chunked"));
+            kept.collect::<Vec<_>>().join(",")
+        });
+        let system = [
+            ("cache-control", self.cache_control),
+            ("content-disposition", self.content_disposition),
+            ("content-encoding", encoding.as_deref().filter(|coding| !coding.is_empty())),
+            ("content-language", self.content_language),
+            ("expires", self.expires),
+        ];
+        let system = system.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
+        let user = self.metadata.into_iter().flatten();
+        system.chain(user.map(|(name, value)| (format!("{USER_HEADER}{name}"), value.clone()))).collect()
+    }
+}
+
+/// A kept system header.
+pub(super) fn header(info: &ObjectInfo, name: &str) -> Option<String> {
+    info.headers.get(name).cloned()
+}
+
+/// The user's own headers; `None` where there are none.
+pub(super) fn metadata(info: &ObjectInfo) -> Option<Metadata> {
+    let user = info
+        .headers
+        .iter()
+        .filter_map(|(name, value)| Some((name.strip_prefix(USER_HEADER)?.to_owned(), value.clone())));
+    let user: Metadata = user.collect();
+    (!user.is_empty()).then_some(user)
+}
+
+/// Text as `encoding-type=url` wants it: everything escaped but unreserved characters and slashes.
+pub(super) fn url_encode(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    //! Headers keep what they mean, digests are checked for form, and keys survive URL encoding.
+    use super::*;
+
+    #[test]
+    fn transport_coding_is_not_kept() {
+        let kept = |coding| KeptHeaders { content_encoding: Some(coding), ..KeptHeaders::default() }.into_map();
+        assert!(kept("aws-chunked").is_empty());
+        assert_eq!(kept("gzip, aws-chunked")["content-encoding"], "gzip");
+    }
+
+    #[test]
+    fn digests_have_sixteen_bytes() {
+        assert_eq!(md5(Some("1B2M2Y8AsgTpgAmY7PhCfg==")).unwrap().unwrap()[0], 0xd4);
+        assert!(md5(Some("AAAA")).is_err() && md5(Some("not base64")).is_err());
+        assert_eq!(md5(None).unwrap(), None);
+    }
+
+    #[test]
+    fn keys_are_url_encoded() {
+        assert_eq!(url_encode("a/b c+ü"), "a/b%20c%2B%C3%BC");
+    }
+}

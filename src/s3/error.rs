@@ -1,0 +1,92 @@
+//! Errors, translated: one table from the store's errors to S3's codes.
+
+use std::error::Error;
+
+use s3s::stream::aws_chunked_stream::AwsChunkedStreamError;
+use s3s::stream::upload_stream::UploadStreamError;
+use s3s::{BodySizeLimitExceeded, S3Error, S3ErrorCode};
+
+use super::body::ChecksumMismatch;
+use crate::store::StoreError;
+
+/// The store's error as S3 says it. What is our fault is logged here, once, with its causes.
+pub(super) fn store_error(error: StoreError) -> S3Error {
+    let code = match &error {
+        StoreError::NoSuchBucket { .. } => S3ErrorCode::NoSuchBucket,
+        StoreError::BucketExists { .. } => S3ErrorCode::BucketAlreadyExists,
+        StoreError::BucketNotEmpty { .. } => S3ErrorCode::BucketNotEmpty,
+        StoreError::NoSuchKey { .. } => S3ErrorCode::NoSuchKey,
+        StoreError::NoSuchUpload { .. } => S3ErrorCode::NoSuchUpload,
+        StoreError::InvalidPart { .. } => S3ErrorCode::InvalidPart,
+        StoreError::InvalidPartOrder { .. } => S3ErrorCode::InvalidPartOrder,
+        StoreError::EntityTooSmall { .. } => S3ErrorCode::EntityTooSmall,
+        StoreError::PreconditionFailed { .. } => S3ErrorCode::PreconditionFailed,
+        StoreError::BadDigest { .. } => S3ErrorCode::BadDigest,
+        StoreError::IncompleteBody { .. } => S3ErrorCode::IncompleteBody,
+        StoreError::InvalidRange { .. } => S3ErrorCode::InvalidRange,
+        StoreError::Busy => S3ErrorCode::SlowDown,
+        StoreError::Closed => S3ErrorCode::ServiceUnavailable,
+        StoreError::DiskFull => return disk_full(&error),
+        StoreError::Body(source) => return body_error(source.as_ref()),
+        StoreError::Corrupt { .. } => return internal_as(&error, true),
+        _ => return internal(error),
+    };
+    S3Error::new(code)
+}
+
+/// No code of S3's says it; 507 does, and clients do not hammer on.
+fn disk_full(error: &StoreError) -> S3Error {
+    tracing::error!(%error, "no space is left in the store");
+    let mut answer = S3Error::with_message(S3ErrorCode::Custom("InsufficientStorage".into()), error.to_string());
+    answer.set_status_code(hyper::StatusCode::INSUFFICIENT_STORAGE);
+    answer
+}
+
+/// A failure of ours: logged, and told without its inside.
+pub(super) fn internal(error: impl Error + 'static) -> S3Error {
+    internal_as(&error, false)
+}
+
+/// A failure of ours; `tell` lets the client read the outermost message.
+fn internal_as(error: &(dyn Error + 'static), tell: bool) -> S3Error {
+    tracing::error!(error = chain(error), "an S3 request failed");
+    if tell {
+        S3Error::with_message(S3ErrorCode::InternalError, error.to_string())
+    } else {
+        S3Error::new(S3ErrorCode::InternalError)
+    }
+}
+
+/// Why a request's body could not be taken, by the first cause that says.
+fn body_error(error: &(dyn Error + 'static)) -> S3Error {
+    let mut cause = Some(error);
+    while let Some(current) = cause {
+        if let Some(mismatch) = current.downcast_ref::<ChecksumMismatch>() {
+            return S3Error::with_message(S3ErrorCode::BadDigest, mismatch.to_string());
+        }
+        if current.is::<BodySizeLimitExceeded>() {
+            return S3Error::new(S3ErrorCode::EntityTooLarge);
+        }
+        let code = current
+            .downcast_ref::<UploadStreamError>()
+            .map(UploadStreamError::to_s3_error_code)
+            .or_else(|| current.downcast_ref::<AwsChunkedStreamError>().map(AwsChunkedStreamError::to_s3_error_code));
+        match code {
+            None | Some(S3ErrorCode::InternalError) => cause = current.source(),
+            Some(code) => return S3Error::new(code),
+        }
+    }
+    // The connection broke in the middle of the body.
+    S3Error::new(S3ErrorCode::IncompleteBody)
+}
+
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(current) = cause {
+        text.push_str(": ");
+        text.push_str(&current.to_string());
+        cause = current.source();
+    }
+    text
+}
