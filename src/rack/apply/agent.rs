@@ -5,6 +5,7 @@ use crate::format::boot_region::BootRegion;
 use crate::format::order::{self, Booted, Installed, Order, Progress, Report};
 use crate::job::token::{TokenKind, derive, is_token};
 use crate::job::{Fault, JobError, Step, TaskRow, TaskState};
+use crate::model::ImageRef;
 use crate::rack::apply::conductor::Conductor;
 use crate::rack::apply::error::AgentError;
 use crate::sys::clock;
@@ -179,9 +180,10 @@ impl Conductor {
         })
     }
 
-    /// Whether an agent with this token may fetch images and packs now.
-    pub async fn pull_allowed(&self, token: &str) -> bool {
-        self.bearer(TokenKind::Install, token).await.is_ok_and(|task| task.install_open())
+    /// The one image that an agent with this token may fetch now, and whose packs it may read.
+    pub async fn pull_image(&self, token: &str) -> Result<ImageRef, AgentError> {
+        let task = self.bearer(TokenKind::Install, token).await?;
+        if task.install_open() { Ok(task.work.image) } else { Err(refused_agent(&task, "no image is to be pulled")) }
     }
 
     /// The open task whose token it is.

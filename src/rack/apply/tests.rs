@@ -326,8 +326,8 @@ async fn believes_only_what_fits() {
     // The order may be fetched again; a boot is not believed before the installation.
     let order = desk.order(token).await.unwrap();
     assert_eq!(desk.order(token).await.unwrap(), order);
-    assert!(desk.pull_allowed(token).await);
-    assert!(!desk.pull_allowed(&order.boot_token).await);
+    assert_eq!(desk.pull_image(token).await.unwrap(), order.image);
+    assert!(desk.pull_image(&order.boot_token).await.is_err());
     assert!(matches!(desk.booted(&order.boot_token, booted.clone()).await, Err(AgentError::Refused(_))));
     let progress = Progress { phase: Phase::Write, bytes_done: 5, bytes_total: 9 };
     desk.progress(token, progress.clone()).await.unwrap();
@@ -349,7 +349,7 @@ async fn believes_only_what_fits() {
     // After the report nothing of the installation is open any more.
     assert!(matches!(desk.order(token).await, Err(AgentError::Refused(_))));
     assert!(matches!(desk.progress(token, progress).await, Err(AgentError::Refused(_))));
-    assert!(!desk.pull_allowed(token).await);
+    assert!(desk.pull_image(token).await.is_err());
     world.room.with("n1", |metal| metal.disk = Some(("node@1".parse().unwrap(), order.boot_token.clone())));
     assert_eq!(world.over(job).await.state, JobState::Done);
     // With the job its tokens are gone; only the very same last word is still answered.
