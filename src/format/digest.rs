@@ -101,7 +101,7 @@ impl RootDigest {
             }
             let open = &mut self.levels[level];
             open.push((digest, len));
-            let ends = open.len() == NODE_MAX || (open.len() >= NODE_MIN && digest.0[24] % 4 == 0);
+            let ends = open.len() == NODE_MAX || (open.len() >= NODE_MIN && digest.0[24].is_multiple_of(4));
             if !ends {
                 return;
             }

@@ -165,9 +165,8 @@ impl Inner {
     /// members before it.
     fn commit_group(&self, group: Vec<Waiting>) {
         let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let tables = match self.tables() {
-            Ok(tables) => tables,
-            Err(_) => return group.into_iter().for_each(|member| drop(member.done.send(Err(MetaError::Closed)))),
+        let Ok(tables) = self.tables() else {
+            return group.into_iter().for_each(|member| drop(member.done.send(Err(MetaError::Closed))));
         };
         let mut overlay: HashMap<Vec<u8>, Option<Bytes>> = HashMap::new();
         let mut accepted = Vec::with_capacity(group.len());

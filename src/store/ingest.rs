@@ -77,11 +77,11 @@ pub(super) enum Content {
 /// Stores the body's bytes. They are durable when this returns.
 pub(super) async fn ingest(inner: &Inner, body: ByteStream, expected: Expected) -> Result<Ingested, StoreError> {
     let share = Share::of(&inner.uploads);
-    let mut feed = Feed { body, carry: Bytes::new(), received: 0, ended: false };
+    let mut feed = Feed { body, carry: Bytes::new(), ended: false };
     let first = feed.next(&share).await?;
     let mut size = first.data.len() as u64 - CHUNK_MAX as u64;
     if first.last && expected.may_inline && (size as usize) < INLINE_MAX {
-        return inline(first.data.freeze().slice(CHUNK_MAX..), &expected);
+        return inline(&first.data[CHUNK_MAX..], &expected);
     }
     let mut placer = Placer::new(inner.meta.clone(), inner.packer.clone());
     let mut state = Work { cutter: Cutter::new(), root: RootDigest::new(), md5: Md5::new() };
@@ -107,16 +107,15 @@ pub(super) async fn ingest(inner: &Inner, body: ByteStream, expected: Expected) 
     Ok(Ingested { size, md5, root_digest: state.root.finish(), content: Content::Terms(terms) })
 }
 
-fn inline(data: Bytes, expected: &Expected) -> Result<Ingested, StoreError> {
-    let md5: [u8; 16] = Md5::digest(&data).into();
-    check(expected, data.len() as u64, &md5)?;
+fn inline(data: &[u8], expected: &Expected) -> Result<Ingested, StoreError> {
+    let size = data.len() as u64;
+    let md5: [u8; 16] = Md5::digest(data).into();
+    check(expected, size, &md5)?;
     let mut root = RootDigest::new();
     if !data.is_empty() {
-        root.push(chunk_digest(&data), data.len() as u64);
+        root.push(chunk_digest(data), size);
     }
-    // A copy: the batch's memory is far larger than what stays.
-    let content = Content::Inline(Bytes::copy_from_slice(&data));
-    Ok(Ingested { size: data.len() as u64, md5, root_digest: root.finish(), content })
+    Ok(Ingested { size, md5, root_digest: root.finish(), content: Content::Inline(Bytes::copy_from_slice(data)) })
 }
 
 fn check(expected: &Expected, size: u64, md5: &[u8; 16]) -> Result<(), StoreError> {
@@ -136,7 +135,6 @@ struct Batch {
 struct Feed {
     body: ByteStream,
     carry: Bytes,
-    received: u64,
     ended: bool,
 }
 
@@ -165,7 +163,6 @@ impl Feed {
         while !self.ended && self.carry.is_empty() {
             match self.body.next().await {
                 Some(Ok(bytes)) => {
-                    self.received += bytes.len() as u64;
                     self.carry = bytes;
                 }
                 Some(Err(error)) => return Err(StoreError::Body(error)),
