@@ -1,7 +1,6 @@
 //! `bedplate node`: what is known of single machines, over all jobs; and their switch and light.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -11,7 +10,6 @@ use crate::cli::{Context, output};
 use crate::job::NodeRow;
 use crate::model::NodeName;
 use crate::rack::machine::{MachineError, Machines as _, PIN_CHANGED, Power};
-use crate::rack::redfish::RedfishMachines;
 use crate::rack::show;
 use crate::sys::clock;
 
@@ -124,7 +122,7 @@ async fn power(
         return Err(CliError::refused(format!("switching {node} off ends whatever runs on it; nothing was touched"))
             .hint("give --yes to do it"));
     }
-    let machines = RedfishMachines::new(Arc::new(rack::pins(context)?));
+    let machines = rack::machines(&spec)?;
     let Some(wanted) = spec.node(node) else { return Ok(DONE) };
     let machine = machines.connect(wanted).await.map_err(failed)?;
     let done = match action {
@@ -142,7 +140,7 @@ async fn power(
 
 async fn identify(node: &NodeName, on: bool, spec: &std::path::Path, context: &Context) -> Result<Exit, CliError> {
     let spec = rack::read_spec(spec, std::slice::from_ref(node))?;
-    let machines = RedfishMachines::new(Arc::new(rack::pins(context)?));
+    let machines = rack::machines(&spec)?;
     let Some(wanted) = spec.node(node) else { return Ok(DONE) };
     let machine = machines.connect(wanted).await.map_err(failed)?;
     let done = machine.identify(on).await;

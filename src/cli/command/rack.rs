@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::bmc::PinFile;
+use crate::bmc::{MemoryPins, PinFile};
+use crate::cli::command::bmc::known_bmcs;
 use crate::cli::exit::{CHANGES, CliError, DONE, Exit, FAILED, REFUSED, USAGE};
 use crate::cli::{ApiClient, Context, output};
 use crate::job::{JobState, JobView, NodeRow};
 use crate::model::{JobId, NodeName};
 use crate::rack::machine::PIN_CHANGED;
 use crate::rack::redfish::RedfishMachines;
+use crate::rack::spec::BmcAddress;
 use crate::rack::survey::{self, Survey};
 use crate::rack::{JobRequest, Plan, Spec, SpecError, Started, show};
 use crate::sys::clock;
@@ -117,15 +119,18 @@ pub(super) fn read_spec(path: &Path, only: &[NodeName]) -> Result<Spec, CliError
     Ok(spec)
 }
 
-/// The certificates that this data folder's owner knows.
-pub(super) fn pins(context: &Context) -> Result<PinFile, CliError> {
-    PinFile::open(&context.data.join("known-bmcs.toml"))
-        .map_err(|error| CliError::failed(error.to_string()).hint(error.hint()))
+/// Reaches the machines of a spec with the certificates that this user knows; recorded trees need none.
+pub(super) fn machines(spec: &Spec) -> Result<RedfishMachines, CliError> {
+    if spec.nodes.iter().all(|node| matches!(node.bmc, BmcAddress::Folder(_))) {
+        return Ok(RedfishMachines::new(Arc::new(MemoryPins::default())));
+    }
+    let pins = PinFile::open(&known_bmcs()?).map_err(|error| CliError::failed(error.to_string()).hint(error.hint()))?;
+    Ok(RedfishMachines::new(Arc::new(pins)))
 }
 
 async fn survey(which: &Which, context: &Context) -> Result<Exit, CliError> {
     let spec = read(which)?;
-    let machines = RedfishMachines::new(Arc::new(pins(context)?));
+    let machines = machines(&spec)?;
     let nodes = spec.select(&which.only).map_err(|error| refused(&error))?;
     let found = survey::survey(&spec.name, &nodes, &machines).await;
     context.output.value(&found, |found| {

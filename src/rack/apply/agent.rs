@@ -188,7 +188,10 @@ impl Conductor {
 
     /// The open task whose token it is.
     async fn bearer(&self, kind: TokenKind, token: &str) -> Result<TaskRow, AgentError> {
-        let bearer = self.tokens().find(kind, token).ok_or(AgentError::Unknown)?;
+        let Some(bearer) = self.tokens().find(kind, token) else {
+            let starting = || AgentError::Internal(JobError::Refused("the appliance is still starting".to_owned()));
+            return Err(if self.is_resumed() { AgentError::Unknown } else { starting() });
+        };
         let task = self.journal().task(bearer.job, &bearer.node).await.map_err(AgentError::Internal)?;
         match &task.secret {
             Some(secret) if is_token(secret, kind, token) => Ok(task),

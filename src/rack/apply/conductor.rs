@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Semaphore;
 
@@ -41,6 +42,8 @@ struct Inner {
     desk: ConductorConfig,
     tokens: TokenIndex,
     live: LiveTasks,
+    /// Whether the open jobs were taken up: until then an unknown token may yet be a good one.
+    resumed: AtomicBool,
 }
 
 impl Conductor {
@@ -61,6 +64,7 @@ impl Conductor {
             desk,
             tokens: TokenIndex::default(),
             live: LiveTasks::default(),
+            resumed: AtomicBool::new(false),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -71,6 +75,10 @@ impl Conductor {
 
     pub(super) fn tokens(&self) -> &TokenIndex {
         &self.inner.tokens
+    }
+
+    pub(super) fn is_resumed(&self) -> bool {
+        self.inner.resumed.load(Ordering::Acquire)
     }
 
     pub(super) fn desk(&self) -> &ConductorConfig {
@@ -146,7 +154,7 @@ impl Conductor {
         Ok(id)
     }
 
-    /// Takes every unfinished job up where it was. Call once at start.
+    /// Takes every unfinished job up where it was. Call once at start; until then agents are told to ask again.
     pub async fn resume_all(&self) -> Result<(), RackError> {
         for id in self.journal().open_jobs().await.map_err(RackError::Job)? {
             let job = self.journal().job(id).await.map_err(RackError::Job)?;
@@ -160,6 +168,7 @@ impl Conductor {
             self.start(&spec, tasks);
             self.journal().close_if_over(id, clock::now()).await.map_err(RackError::Job)?;
         }
+        self.inner.resumed.store(true, Ordering::Release);
         Ok(())
     }
 

@@ -369,6 +369,7 @@ impl Machine for Handle {
     }
 
     async fn identify(&self, on: bool) -> Result<(), MachineError> {
+        self.reach()?;
         self.room.with(&self.node, |metal| metal.led = on);
         Ok(())
     }

@@ -274,5 +274,6 @@ async fn off(machine: &dyn Machine) -> Result<(), MachineError> {
 }
 
 fn seconds(duration: Duration) -> String {
-    format!("{:.0} s", duration.as_secs_f64())
+    let seconds = duration.as_secs_f64();
+    if seconds < 10.0 { format!("{seconds:.1} s") } else { format!("{seconds:.0} s") }
 }
