@@ -49,10 +49,12 @@ impl Setting {
 }
 
 impl Bmc {
-    /// Sets what boots next, in UEFI mode, for one boot where the BMC can; reads it back. Says how long the BMC keeps it.
+    /// Sets what boots next, in UEFI mode, for one boot where the BMC can; reads it back. Says how long the BMC keeps
+    /// it.
     ///
     /// # Errors
-    /// [`BmcError::NotObeyed`] when it reads back otherwise, [`BmcError::Unsupported`] when the BMC offers no such target.
+    /// [`BmcError::NotObeyed`] when it reads back otherwise, [`BmcError::Unsupported`] when the BMC offers no such
+    /// target.
     pub async fn set_boot(&self, wanted: BootTarget) -> Result<Kept, BmcError> {
         let system = self.system().await?;
         let place = self.boot_place(&system).await;

@@ -1,4 +1,5 @@
-//! What can go wrong with one BMC, each with what to do next. The BMC's own words are kept: they are often all there is.
+//! What can go wrong with one BMC, each with what to do next. The BMC's own words are kept: often they are all
+//! there is.
 
 use std::fmt;
 

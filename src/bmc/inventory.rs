@@ -1,5 +1,5 @@
-//! What a machine is made of, as its BMC tells it. What cannot be read is named as a gap, never guessed, and never stops
-//! the rest.
+//! What a machine is made of, as its BMC tells it. What cannot be read is named as a gap, never guessed, and never
+//! stops the rest.
 
 use std::collections::BTreeSet;
 

@@ -98,13 +98,13 @@ impl Bmc {
         if !slot.is_empty() || slot.image.is_some() {
             self.eject(slot).await?;
         }
-        match &slot.insert {
+        let taken = match &slot.insert {
             Some(target) => self.climb(target, url).await?,
             None => {
                 let body = json!({ "Image": url, "Inserted": true, "WriteProtected": true });
-                self.client.patch(&slot.link, &body).await?;
+                self.client.patch(&slot.link, &body).await?
             }
-        }
+        };
         let seen = until(self.timing().look, self.timing().media, || async {
             Ok(Some(self.slot(&slot.link).await?).filter(|slot| slot.holds(url)))
         });
@@ -113,16 +113,21 @@ impl Bmc {
             None => {
                 let now = self.slot(&slot.link).await?;
                 let image = now.image.as_deref().unwrap_or("no image").to_owned();
-                Err(self.not_obeyed("the image", format!("{} shows inserted: {}, {image}", slot.link, now.inserted)))
+                let task = self.task_says(&taken).await;
+                let shown = format!("{} shows inserted: {}, {image}{task}", slot.link, now.inserted);
+                Err(self.not_obeyed("the image", shown))
             }
         }
     }
 
     /// Tries each form until one is taken. The first refusal is the one to report: later forms are guesses.
-    async fn climb(&self, target: &str, url: &str) -> Result<(), BmcError> {
+    async fn climb(&self, target: &str, url: &str) -> Result<Value, BmcError> {
         let mut first = None;
         for body in rungs(url) {
-            let Err(error) = self.patiently(|| self.client.post(target, &body)).await else { return Ok(()) };
+            let error = match self.patiently(|| self.client.post(target, &body)).await {
+                Ok(taken) => return Ok(taken),
+                Err(error) => error,
+            };
             let form = matches!(error.status(), Some(400 | 415 | 422 | 500));
             let missing = ["MissingAction", "ActionNotSupported"].iter().any(|id| error.says(id));
             let first = first.get_or_insert(error);

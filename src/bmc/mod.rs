@@ -36,7 +36,7 @@ pub use record::Recording;
 pub use target::{Address, Credentials, Target};
 
 use client::Client;
-use exchange::{Exchange, Source};
+use exchange::{Exchange, NOTE, Source};
 use gateway::Gateway;
 use quirk::Quirks;
 use recorded::Folder;
@@ -162,6 +162,17 @@ impl Bmc {
 
     async fn system(&self) -> Result<Value, BmcError> {
         self.client.get(&self.system).await
+    }
+
+    /// What the task says that an accepted write began, for the message about a write that did not show; empty where
+    /// there is none.
+    async fn task_says(&self, taken: &Value) -> String {
+        let Some(link) = taken[NOTE]["location"].as_str() else { return String::new() };
+        let Ok(task) = self.client.get::<Value>(link).await else { return String::new() };
+        let messages = task["Messages"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let texts: Vec<&str> = messages.iter().filter_map(|message| message["Message"].as_str()).collect();
+        let state = task["TaskState"].as_str().unwrap_or("in an unknown state");
+        format!("; its task is {state}: {}", texts.join(" "))
     }
 
     fn timing(&self) -> &Timing {

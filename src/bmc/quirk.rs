@@ -1,5 +1,5 @@
-//! Vendor oddities as named facts: a BMC is classified once, from its root, system and manager, and then asked. The only
-//! file that names vendors. Where each fact comes from is written in docs/hardware.md.
+//! Vendor oddities as named facts: a BMC is classified once, from its root, system and manager, and then asked. The
+//! only file that names vendors. Where each fact comes from is written in docs/hardware.md.
 
 use serde_json::Value;
 

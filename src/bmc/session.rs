@@ -1,4 +1,5 @@
-//! Who we are to one BMC: a session where it offers them, else Basic; made once, re-made when it expires, ended at close.
+//! Who we are to one BMC: a session where it offers them, else Basic; made once, re-made when it expires, ended at
+//! close.
 
 use hyper::header::{self, HeaderValue};
 use hyper::{HeaderMap, Method};

@@ -127,6 +127,8 @@ async fn a_whole_installation_on_the_emulator() {
     assert_eq!(bmc.media().await.unwrap(), None);
     assert_eq!(bmc.set_boot(BootTarget::Hdd).await.unwrap(), Kept::Continuous);
     assert!(matches!(bmc.set_boot(BootTarget::None).await, Err(BmcError::Unsupported { .. })));
+    bmc.identify(true).await.unwrap();
+    bmc.identify(false).await.unwrap();
     let error = bmc.insert_media("http://127.0.0.1:1/none.iso").await.unwrap_err();
     assert!(matches!(error, BmcError::Refused { .. }), "{error}");
     bmc.close().await;

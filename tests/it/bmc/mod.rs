@@ -4,6 +4,7 @@
 mod cli;
 mod double;
 mod emulator;
+mod oddities;
 mod recorded;
 mod rules;
 mod verbs;
