@@ -56,6 +56,8 @@ pub struct GlobalArgs {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run the appliance: S3, the control API, the agent's endpoint and boot media
+    Serve(command::serve::ServeArgs),
     /// Import, list and remove images
     Image(command::image::ImageArgs),
     /// Bring racks to what their spec says: survey, plan, apply, status

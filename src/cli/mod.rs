@@ -30,6 +30,7 @@ pub async fn run(args: Args) -> Exit {
 
 async fn dispatch(command: Command, context: &Context) -> Result<Exit, CliError> {
     match command {
+        Command::Serve(args) => command::serve::run(args, context).await,
         Command::Image(args) => command::image::run(args, context).await,
         Command::Rack(args) => command::rack::run(args, context).await,
         Command::Node(args) => command::node::run(args, context).await,

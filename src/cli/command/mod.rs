@@ -12,5 +12,6 @@ pub mod node;
 pub mod put;
 pub mod rack;
 pub mod rm;
+pub mod serve;
 pub mod store;
 pub mod tenant;

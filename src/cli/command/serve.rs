@@ -1,0 +1,270 @@
+//! `bedplate serve`: the one place where the appliance is put together.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::api::identity::ServerIdentity;
+use crate::api::{self, ApiParts, ApiState};
+use crate::auth::{Auth, RootCredentials};
+use crate::bmc::PinFile;
+use crate::cli::Context;
+use crate::cli::exit::{CliError, DONE, Exit};
+use crate::image::Catalogue;
+use crate::image::boot::BootMedia;
+use crate::meta::Embedded;
+use crate::rack::{Conductor, ConductorConfig, Pace};
+use crate::s3::{S3Config, S3Door};
+use crate::store::{PackHome, Store};
+use crate::sys::wire;
+use crate::sys::worker::Workers;
+use crate::telemetry::{log, metrics};
+
+const S3_LISTEN: &str = "127.0.0.1:9000";
+const API_LISTEN: &str = "127.0.0.1:9100";
+/// Where the boot image lies in the data folder when no other is named.
+const BOOT_IMAGE: &str = "boot/agent.iso";
+/// Between two looks at the store's figures for /metrics.
+const FIGURES_EVERY: Duration = Duration::from_secs(300);
+
+/// Run the appliance: S3, the control API, the agent's endpoint and boot media.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  bedplate serve
+  bedplate serve --data /srv/bedplate --s3-listen 10.0.1.1:9000 --api-listen 10.0.0.1:9100
+  BEDPLATE_LOG=info,bedplate::rack=debug bedplate serve
+
+The first start makes the root key: from BEDPLATE_ROOT_ACCESS_KEY and BEDPLATE_ROOT_SECRET_KEY, else a random one. It
+is kept in DIR/root-credentials.toml. SIGTERM stops cleanly; nothing acknowledged is lost by SIGKILL.")]
+pub struct ServeArgs {
+    /// Address and port of S3 [default: 127.0.0.1:9000]
+    #[arg(long, value_name = "ADDR:PORT", env = "BEDPLATE_S3_LISTEN")]
+    s3_listen: Option<String>,
+    /// Address and port of everything else [default: 127.0.0.1:9100]
+    #[arg(long, value_name = "ADDR:PORT", env = "BEDPLATE_API_LISTEN")]
+    api_listen: Option<String>,
+    /// Host and port by which BMCs and nodes reach the control port [default: that of --api-listen]
+    #[arg(long, value_name = "HOST:PORT", env = "BEDPLATE_ADVERTISE")]
+    advertise: Option<String>,
+    /// The boot image that BMCs mount [default: DIR/boot/agent.iso, where it exists]
+    #[arg(long, value_name = "FILE", env = "BEDPLATE_BOOT_IMAGE")]
+    boot_image: Option<PathBuf>,
+    /// A domain whose sub-domains name buckets; repeatable
+    #[arg(long = "s3-domain", value_name = "DOMAIN")]
+    s3_domains: Vec<String>,
+    /// Log one JSON object a line
+    #[arg(long)]
+    log_json: bool,
+}
+
+/// What flags, environment, file and defaults come to.
+struct Settings {
+    data: PathBuf,
+    s3_listen: SocketAddr,
+    api_listen: SocketAddr,
+    advertise: Option<String>,
+    boot_image: Option<PathBuf>,
+    s3_domains: Vec<String>,
+}
+
+impl Settings {
+    fn new(args: ServeArgs, context: &Context) -> Result<Self, CliError> {
+        let file = &context.config.serve;
+        let address = |flag: Option<String>, file: &Option<String>, default: &str| {
+            let text = flag.or_else(|| file.clone()).unwrap_or_else(|| default.to_owned());
+            text.parse::<SocketAddr>().map_err(|_| {
+                CliError::usage(format!("{text:?} is not an address to listen on: write ADDRESS:PORT, as in {default}"))
+            })
+        };
+        let advertise = args.advertise.or_else(|| file.advertise.clone());
+        if let Some(text) = &advertise {
+            let good =
+                text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+            if !good || text.contains('/') {
+                return Err(CliError::usage(format!("{text:?} is not HOST:PORT, as BMCs and nodes are to reach it")));
+            }
+        }
+        Ok(Self {
+            data: context.data.clone(),
+            s3_listen: address(args.s3_listen, &file.s3_listen, S3_LISTEN)?,
+            api_listen: address(args.api_listen, &file.api_listen, API_LISTEN)?,
+            advertise,
+            boot_image: args.boot_image.or_else(|| file.boot_image.clone()),
+            s3_domains: if args.s3_domains.is_empty() { file.s3_domains.clone() } else { args.s3_domains },
+        })
+    }
+
+    /// The boot image that was named, which must be one, or the one in the data folder, where there is one.
+    fn boot_media(&self) -> Result<Option<BootMedia>, CliError> {
+        let path = match &self.boot_image {
+            Some(path) => path.clone(),
+            None => Some(self.data.join(BOOT_IMAGE)).filter(|path| path.exists()).unwrap_or_default(),
+        };
+        if path.as_os_str().is_empty() {
+            tracing::warn!("no boot image: racks cannot be applied until `serve` is started with --boot-image");
+            return Ok(None);
+        }
+        let media = BootMedia::open(&path).map_err(|error| {
+            CliError::from(error).hint("build one with `cargo xtask image build agent`, and name its agent.iso")
+        })?;
+        Ok(Some(media))
+    }
+}
+
+/// Runs the appliance until SIGTERM or SIGINT.
+pub async fn run(args: ServeArgs, context: &Context) -> Result<Exit, CliError> {
+    log::init("info,s3s=off", args.log_json || context.config.serve.log_json);
+    metrics::install();
+    wire::install_crypto();
+    let settings = Settings::new(args, context)?;
+    let stop = Stop::listen()?;
+    let s3_listener = bind(settings.s3_listen, "S3", "--s3-listen").await?;
+    let api_listener = bind(settings.api_listen, "the control API", "--api-listen").await?;
+    make_data_folder(&settings.data)?;
+    let appliance = Appliance::open(&settings, api_listener.local_addr()?).await?;
+    appliance.serve(s3_listener, api_listener).await?;
+    stop.asked().await;
+    appliance.stop().await;
+    Ok(DONE)
+}
+
+/// The signals that end the program cleanly.
+struct Stop {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Stop {
+    fn listen() -> Result<Self, CliError> {
+        let listen = |kind| signal(kind).map_err(|error| CliError::because("listen for signals", &error));
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn asked(mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+async fn bind(address: SocketAddr, what: &str, flag: &str) -> Result<TcpListener, CliError> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                format!("another program uses the port, perhaps another `bedplate serve`: stop it, or choose another with {flag}")
+            }
+            _ => format!("choose an address of this machine with {flag}"),
+        };
+        CliError::because(format!("listen on {address} for {what}"), &error).hint(hint)
+    })
+}
+
+/// Makes the data folder, which only its owner may enter, and finds out now whether it can be written.
+fn make_data_folder(data: &Path) -> Result<(), CliError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let probe = data.join(".writable");
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data);
+    made.and_then(|()| std::fs::write(&probe, b"")).and_then(|()| std::fs::remove_file(&probe)).map_err(|error| {
+        CliError::because(format!("write to the data folder {}", data.display()), &error)
+            .hint("name a folder that this user may write to with --data")
+    })
+}
+
+/// Everything that runs, in the order in which it stops.
+struct Appliance {
+    doors: Workers,
+    jobs: Workers,
+    engine: Workers,
+    store: Store,
+    s3: S3Door,
+    api: ApiState,
+    conductor: Conductor,
+    identity: ServerIdentity,
+}
+
+impl Appliance {
+    async fn open(settings: &Settings, api_address: SocketAddr) -> Result<Self, CliError> {
+        let (doors, jobs, engine) = (Workers::new(), Workers::new(), Workers::new());
+        let meta = Embedded::open(&settings.data.join("meta"))?;
+        let store = Store::open(meta.clone(), PackHome::local(settings.data.join("packs")), &engine)?;
+        let auth = Auth::open(meta.clone(), RootCredentials::establish(&settings.data)?);
+        let identity = ServerIdentity::load_or_create(&settings.data)?;
+        let catalogue = Catalogue::new(store.clone());
+        catalogue.prepare().await?;
+        let advertise = settings.advertise.clone().unwrap_or_else(|| api_address.to_string());
+        if settings.advertise.is_none() && api_address.ip().is_unspecified() {
+            tracing::warn!("--advertise is not given: BMCs and nodes cannot reach the control port by {advertise}");
+        }
+        let public_url = format!("https://{advertise}");
+        let pins = Arc::new(PinFile::open(&settings.data.join("known-bmcs.toml"))?);
+        let conductor = Conductor::new(
+            meta,
+            Arc::new(catalogue.clone()),
+            Arc::new(crate::rack::redfish::RedfishMachines::new(pins)),
+            &jobs,
+            ConductorConfig {
+                public_url: public_url.clone(),
+                media_url: format!("http://{advertise}"),
+                certificate_pin: identity.pin_text(),
+                pace: Pace::default(),
+            },
+        );
+        let s3 = S3Door::new(store.clone(), auth.clone(), S3Config { domains: settings.s3_domains.clone() })?;
+        let api = ApiState::new(ApiParts {
+            store: store.clone(),
+            catalogue,
+            conductor: conductor.clone(),
+            auth,
+            boot: settings.boot_media()?,
+            public_url,
+            certificate_pin: identity.pin_text(),
+        });
+        Ok(Self { doors, jobs, engine, store, s3, api, conductor, identity })
+    }
+
+    /// Goes on with the jobs that were under way, and opens the doors.
+    async fn serve(&self, s3_listener: TcpListener, api_listener: TcpListener) -> Result<(), CliError> {
+        let (s3_address, api_address) = (s3_listener.local_addr()?, api_listener.local_addr()?);
+        let token = self.doors.token();
+        let tls = Some(self.identity.acceptor());
+        self.conductor.resume_all().await?;
+        self.doors.spawn("S3 door", wire::serve(s3_listener, tls.clone(), self.s3.clone(), token.clone()));
+        self.doors.spawn("control door", wire::serve(api_listener, tls, api::router(self.api.clone()), token));
+        self.jobs.spawn("figures", figures(self.store.clone(), self.jobs.token()));
+        self.api.set_ready(true);
+        tracing::info!(s3 = %s3_address, api = %api_address, pin = self.identity.pin_text(), "ready");
+        Ok(())
+    }
+
+    /// Stops from the outside in: no new requests, then no job steps, then the store.
+    async fn stop(self) {
+        tracing::info!("stopping");
+        self.api.set_ready(false);
+        self.doors.stop().await;
+        self.jobs.stop().await;
+        self.store.close().await;
+        self.engine.stop().await;
+        tracing::info!("stopped");
+    }
+}
+
+/// Keeps the store's figures in /metrics fresh.
+async fn figures(store: Store, token: tokio_util::sync::CancellationToken) {
+    loop {
+        tokio::select! {
+            () = token.cancelled() => return,
+            () = tokio::time::sleep(FIGURES_EVERY) => {}
+        }
+        match store.stats(None).await {
+            Ok(stats) => {
+                metrics::store(stats.objects, stats.logical_bytes, stats.unique_bytes, stats.stored_bytes);
+            }
+            Err(error) => tracing::warn!(%error, "the store's figures cannot be read"),
+        }
+    }
+}
