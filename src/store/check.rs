@@ -11,10 +11,12 @@ use super::fetch::verified;
 use super::stats::{Met, Walk};
 use super::types::{FsckError, FsckOptions, FsckReport};
 use super::{Inner, Store};
-use crate::format::manifest::Term;
+use crate::format::manifest::{Location, Term};
 use crate::format::pack::{Directory, Entry, MAGIC};
-use crate::format::row::{Body, PackRow, key};
-use crate::model::PackId;
+use crate::format::row::{self, Body, PackRow, key};
+use crate::meta::Transaction;
+use crate::model::limit::TRANSACTION_KEYS_MAX;
+use crate::model::{Digest, PackId};
 
 /// Rows read at once.
 const PAGE: usize = 256;
@@ -54,6 +56,7 @@ impl Store {
             }
         }
         check.all_objects().await?;
+        check.forget_unreadable().await?;
         Ok(check.report)
     }
 }
@@ -86,6 +89,28 @@ impl Check<'_> {
             }
             match rows.last() {
                 Some((last, _)) if rows.len() == PAGE => start = [last, &b"\0"[..]].concat(),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Takes the chunks of packs that cannot be read at all out of the index: bytes that are put again are stored again.
+    async fn forget_unreadable(&self) -> Result<(), StoreError> {
+        if self.packs.values().all(Option::is_some) {
+            return Ok(());
+        }
+        let mut start = b"c/".to_vec();
+        loop {
+            let rows = self.inner.meta.scan(&start, b"c0", TRANSACTION_KEYS_MAX).await?;
+            let lost = rows.iter().filter(|(_, value)| {
+                row::decode_location(value).is_ok_and(|at| matches!(self.packs.get(&at.pack), Some(None)))
+            });
+            let tx = lost.fold(Transaction::new(), |tx, (key, _)| tx.delete(&key[..]));
+            if !tx.is_empty() {
+                self.inner.meta.commit(tx).await?;
+            }
+            match rows.last() {
+                Some((last, _)) if rows.len() == TRANSACTION_KEYS_MAX => start = [last, &b"\0"[..]].concat(),
                 _ => return Ok(()),
             }
         }
@@ -133,6 +158,7 @@ impl Check<'_> {
             let rest = &directory.entries[first as usize..];
             let count = rest.iter().take_while(|entry| entry.end() - rest[0].offset <= READ_BYTES).count().max(1);
             let entries = rest[..count].to_vec();
+            let digests: Vec<Digest> = entries.iter().map(|entry| entry.digest).collect();
             let bytes = self.inner.packs.read(pack, entries[0].offset, entries[count - 1].end()).await;
             let bytes = bytes.unwrap_or_else(|error| {
                 self.error(Some(pack), Some(first), None, error_text(&error));
@@ -142,8 +168,10 @@ impl Check<'_> {
             let damaged = tokio::task::spawn_blocking(work).await.map_err(StoreError::step)?;
             self.report.chunks_checked += count as u64;
             for (n, what) in damaged {
-                self.error(Some(pack), Some(first + n), None, what);
-                bad.insert(first + n);
+                let chunk = first + n;
+                self.error(Some(pack), Some(chunk), None, what);
+                self.inner.distrust(&digests[n as usize], Location { pack, chunk }).await;
+                bad.insert(chunk);
             }
             first += count as u32;
         }

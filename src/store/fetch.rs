@@ -12,10 +12,11 @@ use super::error::StoreError;
 use super::{Inner, Store};
 use crate::format::codec::{self, Codec};
 use crate::format::digest::chunk_digest;
-use crate::format::manifest::Term;
+use crate::format::manifest::{Location, Term};
 use crate::format::pack::{Directory, Entry};
-use crate::format::row::{PackRow, key};
-use crate::model::PackId;
+use crate::format::row::{self, PackRow, key};
+use crate::meta::{MetaError, Transaction};
+use crate::model::{Digest, PackId};
 
 /// Stored bytes of one read.
 const READ_BYTES: u64 = 1024 * 1024;
@@ -114,16 +115,29 @@ impl Inner {
                 let at = (entry.offset - start) as usize;
                 let stored = at..at + entry.stored_len as usize;
                 let stored = if stored.end <= bytes.len() { bytes.slice(stored) } else { Bytes::new() };
-                let raw = verified(&entry, stored).map_err(|what| StoreError::Corrupt {
-                    pack,
-                    chunk,
-                    what: what.to_owned(),
-                })?;
+                let raw = verified(&entry, stored).map_err(|what| (chunk, entry.digest, what))?;
                 decoded.push((raw.slice(from as usize..to as usize), times));
             }
             Ok(decoded)
         };
-        tokio::task::spawn_blocking(work).await.map_err(StoreError::step)?
+        match tokio::task::spawn_blocking(work).await.map_err(StoreError::step)? {
+            Ok(decoded) => Ok(decoded),
+            Err((chunk, digest, what)) => {
+                self.distrust(&digest, Location { pack, chunk }).await;
+                Err(StoreError::Corrupt { pack, chunk, what: what.to_owned() })
+            }
+        }
+    }
+
+    /// Takes a damaged chunk out of the index, so that bytes that are put again are stored again and not found here.
+    pub(super) async fn distrust(&self, digest: &Digest, at: Location) {
+        let key = key::chunk(digest);
+        let tx = Transaction::new().expect(key.clone(), Some(row::encode_location(at))).delete(key);
+        match self.meta.commit(tx).await {
+            // The index has it elsewhere, or not at all.
+            Ok(()) | Err(MetaError::Conflict) => {}
+            Err(error) => tracing::warn!(%error, %digest, "a damaged chunk could not be taken out of the index"),
+        }
     }
 }
 

@@ -219,6 +219,10 @@ async fn a_flipped_bit_is_named_and_never_served() {
     assert!(report.errors.iter().any(|e| e.pack == Some(pack) && e.chunk == Some(chunk) && e.object.is_none()));
     let object = Some("data-sets/victim".to_owned());
     assert!(report.errors.iter().any(|e| e.pack == Some(pack) && e.chunk == Some(chunk) && e.object == object));
+    // What is known to be damaged is not trusted: the same bytes put again are stored again, and come back.
+    put(&store, "again", &bytes).await;
+    assert!(get(&store, "again", None).await.unwrap() == bytes);
+    assert!(matches!(get(&store, "victim", None).await, Err(StoreError::Corrupt { .. })));
     // Without reading the data, a check finds what is missing or does not agree.
     assert_eq!(store.fsck(FsckOptions::default()).await.unwrap().errors, vec![]);
     std::fs::remove_file(&list_before[0]).unwrap();
@@ -245,6 +249,9 @@ async fn a_damaged_directory_and_an_orphan_are_found() {
     let report = store.fsck(FsckOptions::default()).await.unwrap();
     assert_eq!(report.orphans.len(), 1);
     assert!(report.errors.iter().any(|error| error.what.contains("directory") && error.pack.is_some()));
+    // The check has taken its chunks out of the index: the object can be put again.
+    put(&store, "victim", &Random(2).bytes(300_000)).await;
+    assert!(get(&store, "victim", None).await.unwrap() == Random(2).bytes(300_000));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
