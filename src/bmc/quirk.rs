@@ -230,23 +230,24 @@ mod tests {
 
     use super::*;
 
-    fn of(root: Value, system: Value, manager: Value) -> Quirks {
+    fn of(documents: [Value; 3]) -> Quirks {
+        let [root, system, manager] = documents;
         Quirks::classify(&root, &system, &manager)
     }
 
     #[test]
     fn families_are_told_apart() {
         let none = json!({});
-        assert_eq!(of(json!({"Vendor": "Dell"}), none.clone(), none.clone()).family, Family::Idrac);
-        assert_eq!(of(json!({"Vendor": "HPE"}), none.clone(), none.clone()).family, Family::Ilo);
-        assert_eq!(of(none.clone(), json!({"Manufacturer": "Supermicro"}), none.clone()).family, Family::Supermicro);
+        assert_eq!(of([json!({"Vendor": "Dell"}), none.clone(), none.clone()]).family, Family::Idrac);
+        assert_eq!(of([json!({"Vendor": "HPE"}), none.clone(), none.clone()]).family, Family::Ilo);
+        assert_eq!(of([none.clone(), json!({"Manufacturer": "Supermicro"}), none.clone()]).family, Family::Supermicro);
         assert_eq!(
-            of(json!({"Vendor": "AMI"}), json!({"Manufacturer": "NVIDIA"}), none.clone()).family,
+            of([json!({"Vendor": "AMI"}), json!({"Manufacturer": "NVIDIA"}), none.clone()]).family,
             Family::MegaRac
         );
-        assert_eq!(of(none.clone(), none.clone(), json!({"Model": "OpenBmc"})).family, Family::OpenBmc);
-        assert_eq!(of(json!({"Name": "Redvirt Service"}), none.clone(), none.clone()).family, Family::Emulator);
-        assert_eq!(of(Value::Null, Value::Null, Value::Null), Quirks::unknown());
+        assert_eq!(of([none.clone(), none.clone(), json!({"Model": "OpenBmc"})]).family, Family::OpenBmc);
+        assert_eq!(of([json!({"Name": "Redvirt Service"}), none.clone(), none.clone()]).family, Family::Emulator);
+        assert_eq!(of([Value::Null, Value::Null, Value::Null]), Quirks::unknown());
     }
 
     #[test]
@@ -254,17 +255,17 @@ mod tests {
         let none = json!({});
         let stranger = Quirks::unknown();
         assert!(!stranger.wants_any_etag() && !stranger.refuses_any_etag() && stranger.facts().is_empty());
-        let supermicro = of(json!({"Oem": {"Supermicro": {}}}), json!({"Model": "SYS-821GE-TNHR"}), none.clone());
+        let supermicro = of([json!({"Oem": {"Supermicro": {}}}), json!({"Model": "SYS-821GE-TNHR"}), none.clone()]);
         assert_eq!(supermicro.cd_names()[0], "UsbCd");
         assert!(
             supermicro.same_boot_target("Hdd", "UefiBootNext") && !stranger.same_boot_target("Hdd", "UefiBootNext")
         );
-        let grace = of(json!({"Oem": {"Supermicro": {}}}), json!({"Model": "ARS-111GL-NHR"}), none.clone());
+        let grace = of([json!({"Oem": {"Supermicro": {}}}), json!({"Model": "ARS-111GL-NHR"}), none.clone()]);
         assert_eq!(grace.cd_names()[0], "Cd");
-        let lenovo = of(json!({"Vendor": "Lenovo"}), json!({"Model": "ThinkSystem SR675 V3"}), none.clone());
+        let lenovo = of([json!({"Vendor": "Lenovo"}), json!({"Model": "ThinkSystem SR675 V3"}), none.clone()]);
         assert!(lenovo.restart_hangs() && lenovo.media_rank("RDOC1").is_none() && lenovo.media_rank("EXT1").is_some());
-        let new_dell = of(json!({"Vendor": "Dell"}), none.clone(), json!({"FirmwareVersion": "1.20.50.50"}));
-        let old_dell = of(json!({"Vendor": "Dell"}), none.clone(), json!({"FirmwareVersion": "6.00.30.00"}));
+        let new_dell = of([json!({"Vendor": "Dell"}), none.clone(), json!({"FirmwareVersion": "1.20.50.50"})]);
+        let old_dell = of([json!({"Vendor": "Dell"}), none.clone(), json!({"FirmwareVersion": "6.00.30.00"})]);
         assert!(new_dell.late_power_on && !old_dell.late_power_on && old_dell.serial_is_sku());
     }
 }

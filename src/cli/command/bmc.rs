@@ -69,19 +69,19 @@ struct TargetArgs {
 pub async fn run(args: BmcArgs, context: &Context) -> Result<Exit, CliError> {
     match args.verb {
         Verb::Inventory(target) => {
-            let bmc = connect(&target, context).await?;
-            let found = ended(&bmc, bmc.inventory()).await?;
+            let bmc = Box::pin(connect(&target, context)).await?;
+            let found = ended(&bmc, Box::pin(bmc.inventory())).await?;
             context.output.value(&found, inventory)?;
         }
         Verb::Check(target) => {
-            let bmc = connect(&target, context).await?;
-            let found = ended(&bmc, bmc.card()).await?;
+            let bmc = Box::pin(connect(&target, context)).await?;
+            let found = ended(&bmc, Box::pin(bmc.card())).await?;
             context.output.value(&found, card)?;
         }
         Verb::Record { target, folder } => {
-            let bmc = connect(&target, context).await?;
+            let bmc = Box::pin(connect(&target, context)).await?;
             context.output.say("recording; a whole tree takes a real BMC some minutes");
-            let made = ended(&bmc, bmc.record(&folder)).await?;
+            let made = ended(&bmc, Box::pin(bmc.record(&folder))).await?;
             context.output.value(&made, recording)?;
         }
     }
