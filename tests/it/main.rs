@@ -1,5 +1,6 @@
 //! The one integration binary: a module per area, each driving the real program.
 #![expect(
+    clippy::panic,
     clippy::unwrap_used,
     clippy::print_stderr,
     reason = "a test that cannot go on panics, one that is skipped says so"
