@@ -87,3 +87,28 @@ pub enum Command {
     /// Write the manual pages
     Man(command::man::ManArgs),
 }
+
+#[cfg(test)]
+mod tests {
+    //! The grammar has no contradictions, and every command explains itself.
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn grammar_is_sound() {
+        Args::command().debug_assert();
+        let mut grammar = Args::command();
+        for command in grammar.get_subcommands_mut() {
+            assert!(command.get_about().is_some(), "{} says nothing", command.get_name());
+        }
+    }
+
+    #[test]
+    fn exit_codes_are_documented() {
+        let help = Args::command().render_long_help().to_string();
+        for line in ["0  what", "1  it failed", "2  the command", "3  the plan", "4  refused"] {
+            assert!(help.contains(line), "{line}");
+        }
+    }
+}

@@ -87,12 +87,17 @@ pub fn path(key: &str) -> Result<Path, CliError> {
 /// What went wrong with `place`, in people's words.
 pub fn explain(context: &Context, place: &str, error: object_store::Error) -> CliError {
     use object_store::Error as Cause;
+    let answer = super::exit::chain(&error);
     match &error {
         Cause::NotFound { .. } => CliError::failed(format!("there is no {place}"))
             .hint("`bedplate ls` lists buckets, and `bedplate ls BUCKET` what is in one"),
         Cause::Unauthenticated { .. } | Cause::PermissionDenied { .. } => {
             CliError::failed(format!("access to {place} is refused"))
                 .hint("check BEDPLATE_ACCESS_KEY and BEDPLATE_SECRET_KEY, and whose the bucket is")
+        }
+        // What the library has no kind for, S3 has a code for.
+        _ if element(&answer, "Code").is_some() => {
+            refusal(&format!("use {place}"), StatusCode::BAD_REQUEST, answer.as_bytes())
         }
         _ => CliError::because(format!("reach {place} at {}", context.s3_url), &error)
             .hint("check that `bedplate serve` runs there, or name another address with --s3-url"),

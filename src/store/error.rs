@@ -66,7 +66,7 @@ pub enum StoreError {
     },
     /// Stored bytes are not what they were: never served.
     #[error(
-        "pack {pack}, chunk {chunk} is damaged: {what}; run `bedplate store fsck --data` and restore what it names"
+        "pack {pack}, chunk {chunk} is damaged: {what}; run `bedplate store fsck --read-data` and restore what it names"
     )]
     Corrupt {
         /// The pack.

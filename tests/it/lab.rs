@@ -56,7 +56,7 @@ fn a_damaged_pack_is_never_imaged() {
     let Some(rack) = Rack::up("damage", 1) else { return };
     let appliance = rack.serve();
     rack.done(&["image", "import", IMAGE, &rack.image()]);
-    rack.done(&["store", "fsck", "--data"]);
+    rack.done(&["store", "fsck", "--read-data"]);
     let pack = rack.damage_a_pack();
 
     let applied = rack.command(&["rack", "apply", &rack.spec(), "--yes", "--wait"]).output().unwrap();
@@ -71,7 +71,7 @@ fn a_damaged_pack_is_never_imaged() {
     let error = node["error"].to_string();
     assert!(error.contains(&pack) && error.contains("chunk"), "the error names neither pack nor chunk: {error}");
 
-    let fsck = rack.command(&["store", "fsck", "--data", "--output", "json"]).output().unwrap();
+    let fsck = rack.command(&["store", "fsck", "--read-data", "--output", "json"]).output().unwrap();
     assert_eq!(fsck.status.code(), Some(1), "fsck found nothing");
     let found: Value = serde_json::from_slice(&fsck.stdout).unwrap();
     let first = &found["errors"][0];

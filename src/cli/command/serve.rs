@@ -26,6 +26,8 @@ use crate::telemetry::{log, metrics};
 
 const S3_LISTEN: &str = "127.0.0.1:9000";
 const API_LISTEN: &str = "127.0.0.1:9100";
+/// What is logged. s3s and the database report as errors what clients do wrong, and as news what is routine.
+const LOGGED: &str = "info,s3s=off,fjall=warn,lsm_tree=warn";
 /// Where the boot image lies in the data folder when no other is named.
 const BOOT_IMAGE: &str = "boot/agent.iso";
 /// Between two looks at the store's figures for /metrics.
@@ -117,7 +119,7 @@ impl Settings {
 
 /// Runs the appliance until SIGTERM or SIGINT.
 pub async fn run(args: ServeArgs, context: &Context) -> Result<Exit, CliError> {
-    log::init("info,s3s=off", args.log_json || context.config.serve.log_json);
+    log::init(LOGGED, args.log_json || context.config.serve.log_json);
     metrics::install();
     wire::install_crypto();
     let settings = Settings::new(args, context)?;

@@ -12,7 +12,7 @@ use crate::store::{FsckError, FsckReport, Stats};
 #[command(after_help = "Examples:
   bedplate store stats --output json
   bedplate store stats --bucket datasets
-  bedplate store fsck --data")]
+  bedplate store fsck --read-data")]
 pub struct StoreArgs {
     #[command(subcommand)]
     verb: Verb,
@@ -30,7 +30,7 @@ enum Verb {
     Fsck {
         /// Read and verify every chunk too, not only the packs' directories
         #[arg(long)]
-        data: bool,
+        read_data: bool,
     },
 }
 
@@ -44,8 +44,8 @@ pub async fn run(args: StoreArgs, context: &Context) -> Result<Exit, CliError> {
             context.output.value(&stats, show_stats)?;
             Ok(DONE)
         }
-        Verb::Fsck { data } => {
-            let report: FsckReport = api.post_json("/api/v1/store/fsck", &json!({ "data": data })).await?;
+        Verb::Fsck { read_data } => {
+            let report: FsckReport = api.post_json("/api/v1/store/fsck", &json!({ "data": read_data })).await?;
             context.output.value(&report, show_report)?;
             if report.errors.is_empty() {
                 return Ok(DONE);
