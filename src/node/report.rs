@@ -80,7 +80,7 @@ pub async fn keep_telling(appliance: Option<Appliance>, gauge: Gauge, stop: Canc
         if said != Some(tenth) {
             said = Some(tenth);
             let (done, total) = (ByteSize(now.bytes_done), ByteSize(now.bytes_total));
-            console::say(phase_name(now.phase), format!("{}0 %  {done} of {total}", tenth.1));
+            console::say(phase_name(now.phase), format!("{:3} %  {done} of {total}", tenth.1 * 10));
         }
     }
 }

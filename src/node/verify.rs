@@ -7,9 +7,10 @@ use futures_util::StreamExt as _;
 
 use super::report::Gauge;
 use super::write::SEGMENT;
-use crate::format::chunk_list::ChunkList;
-use crate::format::digest::{RootDigest, chunk_digest};
+use crate::format::chunk_list::{ChunkList, ChunkRef};
+use crate::format::digest::{RootDigest, chunk_digest, is_zero_digest};
 use crate::model::Digest;
+use crate::model::limit::CHUNK_MAX;
 use crate::pull::{ImageSource, Segment};
 use crate::sys::disk::{ALIGN, Aligned, Disk};
 
@@ -74,7 +75,7 @@ fn check_segment(list: &ChunkList, disk: &Disk, segment: Segment) -> Result<Vec<
     let mut at = room;
     let mut digests = Vec::with_capacity(segment.end - segment.first);
     for (chunk, position) in list.chunks[segment.first..segment.end].iter().zip(segment.first..) {
-        let digest = chunk_digest(&buffer[at..at + chunk.raw_len as usize]);
+        let digest = digest_of(chunk, &buffer[at..at + chunk.raw_len as usize]);
         if digest != chunk.digest {
             let offset = start + at as u64;
             return Err(VerifyError::Mismatch { offset, chunk: position, len: chunk.raw_len });
@@ -83,4 +84,11 @@ fn check_segment(list: &ChunkList, disk: &Disk, segment: Segment) -> Result<Vec<
         at += chunk.raw_len as usize;
     }
     Ok(digests)
+}
+
+/// The digest of what was read. Zeros that are known to be zeros need no hashing, which halves the time of an image
+/// that is half empty.
+fn digest_of(chunk: &ChunkRef, bytes: &[u8]) -> Digest {
+    let is_zero = bytes.len() == CHUNK_MAX && is_zero_digest(&chunk.digest, CHUNK_MAX) && bytes.iter().all(|b| *b == 0);
+    if is_zero { chunk.digest } else { chunk_digest(bytes) }
 }
