@@ -25,7 +25,7 @@ fn refused(spec: &str) -> String {
     std::fs::write(folder.path().join("rack.toml"), spec).unwrap();
     let output = rack(folder.path(), &["plan", "rack.toml"]);
     assert!(output.stdout.is_empty(), "a refusal is no data");
-    let said = String::from_utf8(output.stderr).unwrap();
+    let said = String::from_utf8(output.stderr).unwrap().replace(&folder.path().display().to_string(), "FOLDER");
     let paragraphs = said.lines().filter(|line| line.starts_with("error: ")).count();
     assert_eq!(paragraphs, 1, "{said}");
     format!("exit {}\n{said}", output.status.code().unwrap())

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::job::record::{JobRow, NodeRow, TaskRow, TaskState, Work};
 use crate::job::run::Drive;
@@ -127,8 +127,22 @@ impl Conductor {
 
     /// Journals a job that makes these nodes (all where `only` is empty) as the spec says, and starts it. Nothing is
     /// touched where a node cannot be worked on, or another job works on one. Where nothing must change, the job is
-    /// over at once.
+    /// over at once. A caller that goes away does not stop it halfway.
     pub async fn apply(&self, spec: Spec, only: &[NodeName]) -> Result<JobId, RackError> {
+        let (tell, told) = oneshot::channel();
+        let (conductor, only, stop) = (self.clone(), only.to_vec(), self.inner.workers.token());
+        self.inner.workers.spawn("apply", async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                // Nobody is left to tell when the caller has gone away.
+                begun = conductor.begin(spec, &only) => drop(tell.send(begun)),
+            }
+        });
+        let stopped = || RackError::Job(JobError::Refused("the appliance is stopping; apply again".to_owned()));
+        told.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    async fn begin(&self, spec: Spec, only: &[NodeName]) -> Result<JobId, RackError> {
         for node in spec.select(only).map_err(RackError::Spec)? {
             if let Some(job) = self.journal().holder(&node.identity()).await.map_err(RackError::Job)? {
                 return Err(RackError::Job(JobError::Busy { node: node.name.clone(), job }));

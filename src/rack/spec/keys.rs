@@ -110,6 +110,8 @@ pub(super) fn mistake(text: &str, origin: &str, error: &toml::de::Error) -> Spec
         None => origin.to_owned(),
     };
     let problem = error.message().lines().collect::<Vec<_>>().join("; ");
+    let problem =
+        problem.replace("expected u16", "expected a whole number").replace("expected usize", "expected a whole number");
     SpecError::Mistake { place, problem: format!("{problem}; config/racks/example.toml shows every key") }
 }
 
