@@ -9,7 +9,7 @@ use crate::job::step::STEPS;
 use crate::job::{NodeRow, Step};
 use crate::model::{Digest, ImageRef, NodeName};
 use crate::rack::check::{self, DiskVerdict};
-use crate::rack::machine::PIN_CHANGED;
+use crate::rack::machine::{Found, PIN_CHANGED};
 use crate::rack::spec::NodeSpec;
 use crate::rack::survey::{Survey, SurveyNode};
 
@@ -200,7 +200,7 @@ fn changes(node: &NodeSpec, seen: Option<&SurveyNode>, known: Option<&NodeRow>, 
     if row.bmc != node.identity() {
         return vec![format!("install {wanted}: another BMC had this name before")];
     }
-    let machine = seen.and_then(|seen| seen.found.as_ref()).map(|found| found.machine_id());
+    let machine = seen.and_then(|seen| seen.found.as_ref()).map(Found::machine_id);
     let differs = |was: &Option<String>, is: &Option<String>| matches!((was, is), (Some(was), Some(is)) if was != is);
     if let (Some(was), Some(is)) = (&row.machine, &machine)
         && (differs(&was.uuid, &is.uuid) || differs(&was.serial, &is.serial))
@@ -214,5 +214,148 @@ fn changes(node: &NodeSpec, seen: Option<&SurveyNode>, known: Option<&NodeRow>, 
             vec![format!("install {wanted} again: its content has changed under the same name")]
         }
         Some(_) => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Every reason to install, and the one reason not to: the node itself said that it runs the very image.
+    use super::*;
+    use crate::job::{Fault, Holding, MachineId, Quarantine};
+    use crate::model::JobId;
+    use crate::rack::machine::{MachineError, Power};
+    use crate::rack::spec::Spec;
+    use crate::sys::clock::Timestamp;
+
+    fn spec() -> Spec {
+        let text =
+            "name = \"r\"\nimage = \"os@2\"\ndisk = { serial = \"S\" }\n[[node]]\nname = \"n1\"\nbmc = \"https://h\"\n";
+        Spec::parse(text, "test", std::path::Path::new("/")).unwrap()
+    }
+
+    fn seen(uuid: &str) -> Survey {
+        let found = Found {
+            vendor: None,
+            model: None,
+            serial: None,
+            uuid: Some(uuid.to_owned()),
+            power: Power::On,
+            bios: None,
+            bmc_firmware: None,
+            cpus: None,
+            memory_bytes: None,
+            gpus: 0,
+            drives: Vec::new(),
+            gaps: Vec::new(),
+        };
+        let row = SurveyNode {
+            node: "n1".parse().unwrap(),
+            slot: None,
+            bmc: "https://h".to_owned(),
+            seconds: 0.0,
+            disk: None,
+            found: Some(found),
+            error: None,
+        };
+        Survey { rack: "r".to_owned(), taken: Timestamp(0), nodes: vec![row] }
+    }
+
+    /// A node that said that it runs `image`, on the machine that is surveyed.
+    fn runs(image: &str) -> NodeRow {
+        NodeRow {
+            rack: "r".to_owned(),
+            node: "n1".parse().unwrap(),
+            slot: None,
+            bmc: spec().nodes[0].identity(),
+            machine: Some(MachineId { serial: None, uuid: Some("u1".to_owned()) }),
+            holds: Some(Holding {
+                image: image.parse().unwrap(),
+                root_digest: Digest([2; 32]),
+                since: Timestamp(0),
+                job: JobId([0; 16]),
+                hostname: "n1".to_owned(),
+                root_device: "/dev/sda2".to_owned(),
+                boot_id: "b".to_owned(),
+                disk: "/dev/sda".to_owned(),
+                disk_serial: None,
+            }),
+            quarantine: None,
+            last_job: JobId([0; 16]),
+            last_seconds: Some(600),
+        }
+    }
+
+    fn decide(survey: &Survey, known: Option<NodeRow>, bytes: Option<u64>) -> Plan {
+        let spec = spec();
+        let image: ImageRef = "os@2".parse().unwrap();
+        let known = known.into_iter().map(|row| (row.node.clone(), row)).collect();
+        let facts = bytes.map(|bytes| ImageFacts { image: image.clone(), bytes, root_digest: Digest([2; 32]) });
+        let images = facts.into_iter().map(|facts| (image.clone(), facts)).collect();
+        plan(&spec.nodes.iter().collect::<Vec<_>>(), survey, &known, &images, 8)
+    }
+
+    #[test]
+    fn changes_and_their_reasons() {
+        let quarantine = Quarantine {
+            since: Timestamp(0),
+            job: JobId([0; 16]),
+            cause: Fault { message: "disk on fire".to_owned(), hint: String::new() },
+        };
+        let rebuilt = |mut row: NodeRow| {
+            row.holds.as_mut().unwrap().root_digest = Digest([3; 32]);
+            row
+        };
+        for (reason, uuid, known) in [
+            ("never reported", "u1", None),
+            ("in place of os@1", "u1", Some(runs("os@1"))),
+            ("content has changed", "u1", Some(rebuilt(runs("os@2")))),
+            ("not known", "u1", Some(NodeRow { holds: None, ..runs("os@2") })),
+            ("disk on fire", "u1", Some(NodeRow { quarantine: Some(quarantine.clone()), ..runs("os@2") })),
+            ("another BMC", "u1", Some(NodeRow { bmc: "elsewhere#".to_owned(), ..runs("os@2") })),
+            ("another machine", "u2", Some(runs("os@2"))),
+        ] {
+            let plan = decide(&seen(uuid), known, Some(1 << 30));
+            assert_eq!((plan.changes, plan.reboots, plan.nodes[0].steps.as_slice()), (1, 2, &STEPS[..]), "{reason}");
+            assert!(plan.nodes[0].changes[0].contains(reason), "{reason}: {:?}", plan.nodes[0].changes);
+            assert!(plan.minutes > 0 && plan.problems().next().is_none(), "{reason}");
+        }
+        let plan = decide(&seen("u1"), Some(runs("os@2")), Some(1 << 30));
+        assert_eq!((plan.changes, plan.reboots, plan.minutes), (0, 0, 0));
+        assert!(plan.nodes[0].steps.is_empty() && plan.nodes[0].changes.is_empty());
+    }
+
+    #[test]
+    fn problems_stop_a_node_and_name_the_next_step() {
+        let mut dead = seen("u1");
+        dead.nodes[0].found = None;
+        dead.nodes[0].error = Some(MachineError {
+            kind: PIN_CHANGED.to_owned(),
+            message: "another certificate".to_owned(),
+            hint: "look who it is".to_owned(),
+            transient: false,
+        });
+        let mut crowded = seen("u1");
+        crowded.nodes[0].disk = Some(DiskVerdict::Several { drives: vec![Default::default(), Default::default()] });
+        let gone = Survey { nodes: Vec::new(), ..seen("u1") };
+        for (kind, refusal, survey, bytes) in [
+            (PIN_CHANGED, true, dead, Some(1)),
+            ("ambiguous-disk", true, crowded, Some(1)),
+            ("no-such-image", false, seen("u1"), None),
+            ("not-surveyed", false, gone, Some(1)),
+        ] {
+            let plan = decide(&survey, None, bytes);
+            let (_, problem) = plan.problems().next().unwrap();
+            assert_eq!((problem.kind.as_str(), problem.is_refusal()), (kind, refusal));
+            assert!(problem.message.contains("n1") && !problem.hint.is_empty(), "{problem:?}");
+            assert_eq!((plan.changes, plan.nodes[0].steps.len()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn predicts_by_what_the_node_took_before_and_by_waves() {
+        let plan = decide(&seen("u1"), Some(runs("os@1")), Some(1 << 30));
+        assert_eq!((plan.nodes[0].seconds, plan.minutes), (600, 10));
+        let fresh = decide(&seen("u1"), None, Some(50_000_000_000));
+        assert_eq!(fresh.nodes[0].seconds, 2 * START_SECONDS + 100);
     }
 }

@@ -25,13 +25,13 @@ impl RedfishMachines {
 #[async_trait]
 impl Machines for RedfishMachines {
     async fn connect(&self, node: &NodeSpec) -> Result<Box<dyn Machine>, MachineError> {
-        let address: Address = node.bmc.to_string().parse().map_err(machine_error)?;
+        let address: Address = node.bmc.to_string().parse().map_err(|error| machine_error(&error))?;
         let credentials = match (&node.bmc, &node.login) {
             (BmcAddress::Url(_), Some(login)) => Some(credentials(login)?),
             _ => None,
         };
         let target = Target { address, system: node.system.clone(), credentials, pin: node.pin };
-        let bmc = Bmc::connect(&target, self.pins.clone()).await.map_err(machine_error)?;
+        let bmc = Bmc::connect(&target, self.pins.clone()).await.map_err(|error| machine_error(&error))?;
         Ok(Box::new(bmc))
     }
 }
@@ -66,27 +66,27 @@ fn credentials(login: &Login) -> Result<Credentials, MachineError> {
 #[async_trait]
 impl Machine for Bmc {
     async fn look(&self) -> Result<Found, MachineError> {
-        self.inventory().await.map(found).map_err(machine_error)
+        self.inventory().await.map(found).map_err(|error| machine_error(&error))
     }
 
     async fn power(&self) -> Result<Power, MachineError> {
-        self.power().await.map(power).map_err(machine_error)
+        self.power().await.map(power).map_err(|error| machine_error(&error))
     }
 
     async fn power_on(&self) -> Result<(), MachineError> {
-        self.set_power(PowerAction::On).await.map_err(machine_error)
+        self.set_power(PowerAction::On).await.map_err(|error| machine_error(&error))
     }
 
     async fn power_off(&self) -> Result<(), MachineError> {
-        self.set_power(PowerAction::ForceOff).await.map_err(machine_error)
+        self.set_power(PowerAction::ForceOff).await.map_err(|error| machine_error(&error))
     }
 
     async fn insert_media(&self, url: &str) -> Result<(), MachineError> {
-        Bmc::insert_media(self, url).await.map_err(machine_error)
+        Bmc::insert_media(self, url).await.map_err(|error| machine_error(&error))
     }
 
     async fn eject_media(&self) -> Result<(), MachineError> {
-        Bmc::eject_media(self).await.map_err(machine_error)
+        Bmc::eject_media(self).await.map_err(|error| machine_error(&error))
     }
 
     async fn boot_from(&self, from: BootFrom) -> Result<(), MachineError> {
@@ -94,11 +94,11 @@ impl Machine for Bmc {
             BootFrom::Media => BootTarget::Cd,
             BootFrom::Disk => BootTarget::Hdd,
         };
-        self.set_boot(target).await.map(drop).map_err(machine_error)
+        self.set_boot(target).await.map(drop).map_err(|error| machine_error(&error))
     }
 
     async fn identify(&self, on: bool) -> Result<(), MachineError> {
-        Bmc::identify(self, on).await.map_err(machine_error)
+        Bmc::identify(self, on).await.map_err(|error| machine_error(&error))
     }
 
     async fn close(&self) {
@@ -106,7 +106,7 @@ impl Machine for Bmc {
     }
 }
 
-fn machine_error(error: BmcError) -> MachineError {
+fn machine_error(error: &BmcError) -> MachineError {
     let passing = error.is_passing()
         || matches!(error, BmcError::NotObeyed { .. } | BmcError::Tls { .. } | BmcError::Unreadable { .. });
     MachineError { kind: error.kind().to_owned(), message: error.to_string(), hint: error.hint(), transient: passing }

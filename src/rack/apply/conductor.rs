@@ -17,7 +17,7 @@ use crate::rack::apply::error::RackError;
 use crate::rack::apply::hands::{RackHands, Waiting};
 use crate::rack::apply::live::{Live, LiveTasks};
 use crate::rack::apply::{ConductorConfig, Images};
-use crate::rack::machine::Machines;
+use crate::rack::machine::{Found, Machines};
 use crate::rack::plan::{self, ImageFacts, Plan};
 use crate::rack::spec::{NodeSpec, Spec};
 use crate::rack::survey::{self, Survey};
@@ -341,7 +341,7 @@ impl Decision {
                     passed: Vec::new(),
                     held: self.known.get(&node.name).and_then(|row| row.holds.clone()),
                     touched: false,
-                    machine: seen.and_then(|row| row.found.as_ref()).map(|found| found.machine_id()),
+                    machine: seen.and_then(|row| row.found.as_ref()).map(Found::machine_id),
                 })
             })
             .collect()

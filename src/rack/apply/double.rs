@@ -69,6 +69,9 @@ pub(super) struct Metal {
     life: u64,
 }
 
+/// Verbs that are left, and what the last of them blows.
+type Bomb = (u32, Arc<Fuse>);
+
 /// All machines, and the appliance that they talk to.
 #[derive(Clone)]
 pub(super) struct Room {
@@ -76,7 +79,7 @@ pub(super) struct Room {
     pub(super) desk: Arc<Mutex<Option<Conductor>>>,
     workers: Workers,
     /// Verbs until the appliance dies, and the fuse that kills it.
-    bomb: Arc<Mutex<Option<(u32, Arc<Fuse>)>>>,
+    bomb: Arc<Mutex<Option<Bomb>>>,
 }
 
 impl Room {

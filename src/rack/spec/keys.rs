@@ -75,7 +75,7 @@ fn walk(text: &str, origin: &str, table: &DeTable<'_>, known: &Table) -> Result<
         match value.get_ref() {
             DeValue::Table(table) => walk(text, origin, table, below)?,
             DeValue::Array(array) => {
-                for item in array.iter() {
+                for item in array {
                     if let Some(table) = item.get_ref().as_table() {
                         walk(text, origin, table, below)?;
                     }
