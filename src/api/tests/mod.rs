@@ -1,6 +1,8 @@
 //! The whole door as a service over a real store: who may call, what images do, what agents may pull, and that the
 //! OpenAPI document and the router know the same addresses.
 
+mod node;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -19,7 +21,7 @@ use crate::format::digest::chunk_digest;
 use crate::meta::Embedded;
 use crate::model::Secret;
 use crate::rack::redfish::RedfishMachines;
-use crate::rack::{ConductorConfig, Pace};
+use crate::rack::{ConductorConfig, Machines, Pace};
 use crate::store::PackHome;
 use crate::sys::wire::Peer;
 use crate::sys::worker::Workers;
@@ -34,6 +36,10 @@ struct Door {
 
 impl Door {
     async fn open() -> Self {
+        Self::open_with(Arc::new(RedfishMachines::new(Arc::new(MemoryPins::default()))), None).await
+    }
+
+    async fn open_with(machines: Arc<dyn Machines>, boot: Option<BootMedia>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let workers = Workers::new();
         let meta = Embedded::open(&folder.path().join("meta")).unwrap();
@@ -46,7 +52,6 @@ impl Door {
             certificate_pin: "ab".repeat(32),
             pace: Pace::default(),
         };
-        let machines = Arc::new(RedfishMachines::new(Arc::new(MemoryPins::default())));
         let conductor = Conductor::new(meta.clone(), Arc::new(catalogue.clone()), machines, &workers, desk);
         let root = RootCredentials { access_key: "root".into(), secret_key: Secret::new("root-secret") };
         let state = ApiState::new(ApiParts {
@@ -54,7 +59,7 @@ impl Door {
             catalogue,
             conductor,
             auth: Auth::open(meta, root),
-            boot: None,
+            boot,
             public_url: "https://127.0.0.1:9100".into(),
             certificate_pin: "ab".repeat(32),
         });
