@@ -7,6 +7,7 @@
 )]
 
 mod agent;
+mod api;
 mod bmc;
 mod lab;
 mod rack;
