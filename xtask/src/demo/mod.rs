@@ -33,6 +33,9 @@ pub struct Arguments {
     /// Kill the appliance with SIGKILL while a node is writing its disk, and start it again
     #[arg(long)]
     crash: bool,
+    /// Play it with this `bedplate` instead of building one
+    #[arg(long, value_name = "FILE")]
+    bedplate: Option<PathBuf>,
 }
 
 /// Plays it.
@@ -43,7 +46,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut summary = Summary::default();
     let built = Instant::now();
     say("building bedplate, the agent and the images (minutes, the first time)");
-    let bedplate = build()?;
+    let bedplate = match &arguments.bedplate {
+        Some(path) => path.canonicalize().with_context(|| format!("no program {}", path.display()))?,
+        None => build()?,
+    };
     let (boot, _) = image::build("agent")?;
     let (node, facts) = image::build("node-minimal")?;
     summary.built(built.elapsed());
