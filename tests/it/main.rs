@@ -11,4 +11,6 @@ mod api;
 mod bmc;
 mod lab;
 mod rack;
+mod s3;
 mod store;
+mod support;
