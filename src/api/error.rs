@@ -61,6 +61,16 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorised", message, hint)
     }
 
+    /// There is nothing to start nodes from.
+    pub(super) fn no_boot_image() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no-boot-image",
+            "this appliance has no boot image to start nodes from",
+            "build it with `cargo xtask image build agent` and start `bedplate serve --boot-image FILE`",
+        )
+    }
+
     /// A failure of ours: logged here, where it is handled.
     pub(super) fn internal(error: &dyn std::error::Error) -> Self {
         let message = causes(error);

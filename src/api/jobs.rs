@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 
 use super::ApiState;
 use super::endpoint::{Content, Endpoint, Who};
-use super::error::ApiResult;
+use super::error::{ApiError, ApiResult};
 use super::extract::{Json, parse};
 use crate::job::JobView;
 use crate::rack::{JobRequest, Started};
@@ -22,7 +22,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .takes(Content::Json("JobRequest"))
             .gives(Content::Json("Started"))
             .status(201)
-            .refuses(&[409]),
+            .refuses(&[409, 503]),
         Endpoint::get("/api/v1/jobs/{job}", Who::Admin, job)
             .about("One job and its nodes.")
             .gives(Content::Json("JobView"))
@@ -42,6 +42,10 @@ async fn apply(
     State(state): State<ApiState>,
     Json(request): Json<JobRequest>,
 ) -> ApiResult<(StatusCode, Json<Started>)> {
+    // Known now: without this, every node would be switched off first and fail at its BMC's fetch.
+    if state.boot().is_none() {
+        return Err(ApiError::no_boot_image());
+    }
     let job = state.conductor().apply(request.spec, &request.only).await?;
     Ok((StatusCode::CREATED, Json(Started { job })))
 }

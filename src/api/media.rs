@@ -42,14 +42,7 @@ async fn boot_iso(State(state): State<ApiState>, Path(id): Path<String>, headers
         ),
         other => other.into(),
     })?;
-    let Some(boot) = state.boot() else {
-        return Err(ApiError::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "no-boot-image",
-            "this appliance has no boot image to give to nodes",
-            "build it with `cargo xtask image build agent` and start `bedplate serve --boot-image FILE`",
-        ));
-    };
+    let boot = state.boot().ok_or_else(ApiError::no_boot_image)?;
     let media = boot.for_node(&region).map_err(|error| ApiError::internal(&error))?;
     Ok(serve(&media, &headers))
 }

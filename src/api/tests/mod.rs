@@ -315,6 +315,18 @@ async fn tenants_have_no_say_here() {
     assert_eq!(door.json(Method::POST, "/api/v1/tenants", unknown).await.0, StatusCode::BAD_REQUEST);
 }
 
+#[tokio::test]
+async fn nothing_is_applied_without_a_boot_image() {
+    let door = Door::open().await;
+    door.import("node@1", &content(1)).await;
+    let spec = json!({"name": "rack", "node": [{
+        "name": "n1", "bmc": "https://127.0.0.1:1", "image": "node@1", "disk": {"serial": "S1"}
+    }]});
+    let (status, refused) = door.json(Method::POST, "/api/v1/jobs", json!({"spec": spec})).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{refused}");
+    assert_eq!(refused["error"]["kind"], "no-boot-image");
+}
+
 /// Every endpoint of the table is in the document and is routed; every schema that is named exists.
 #[tokio::test]
 async fn the_document_and_the_router_agree() {
