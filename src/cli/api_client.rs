@@ -38,7 +38,7 @@ struct ErrorBody {
 
 impl ApiClient {
     /// A client of the appliance at `base`; https needs the pin of its certificate.
-    pub fn new(base: &str, pin: Option<[u8; 32]>, key: Credentials) -> Result<Self, CliError> {
+    pub fn new(base: &str, pin: Option<[u8; 32]>, key: &Credentials) -> Result<Self, CliError> {
         let trust = match (base.starts_with("https://"), pin) {
             (false, _) => Trust::Plain,
             (true, Some(pin)) => Trust::Pin(pin),

@@ -79,7 +79,7 @@ impl Context {
 
     /// A client of the control API.
     pub fn api(&self) -> Result<ApiClient, CliError> {
-        ApiClient::new(&self.url, self.pin, self.credentials()?)
+        ApiClient::new(&self.url, self.pin, &self.credentials()?)
     }
 }
 

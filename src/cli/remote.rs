@@ -85,10 +85,10 @@ pub fn path(key: &str) -> Result<Path, CliError> {
 }
 
 /// What went wrong with `place`, in people's words.
-pub fn explain(context: &Context, place: &str, error: object_store::Error) -> CliError {
+pub fn explain(context: &Context, place: &str, error: &object_store::Error) -> CliError {
     use object_store::Error as Cause;
-    let answer = super::exit::chain(&error);
-    match &error {
+    let answer = super::exit::chain(error);
+    match error {
         Cause::NotFound { .. } => CliError::failed(format!("there is no {place}"))
             .hint("`bedplate ls` lists buckets, and `bedplate ls BUCKET` what is in one"),
         Cause::Unauthenticated { .. } | Cause::PermissionDenied { .. } => {
@@ -99,7 +99,7 @@ pub fn explain(context: &Context, place: &str, error: object_store::Error) -> Cl
         _ if element(&answer, "Code").is_some() => {
             refusal(&format!("use {place}"), StatusCode::BAD_REQUEST, answer.as_bytes())
         }
-        _ => CliError::because(format!("reach {place} at {}", context.s3_url), &error)
+        _ => CliError::because(format!("reach {place} at {}", context.s3_url), error)
             .hint("check that `bedplate serve` runs there, or name another address with --s3-url"),
     }
 }

@@ -61,7 +61,7 @@ impl std::fmt::Debug for S3Door {
 
 impl S3Door {
     /// The door to `store` for whoever `auth` knows.
-    pub fn new(store: Store, auth: Auth, config: S3Config) -> Result<Self, S3ConfigError> {
+    pub fn new(store: Store, auth: Auth, config: &S3Config) -> Result<Self, S3ConfigError> {
         let door = Door {
             store: store.clone(),
             writes: Arc::new(Semaphore::new(WRITES_MAX)),

@@ -126,7 +126,7 @@ pub async fn run(args: GetArgs, context: &Context) -> Result<Exit, CliError> {
 
 /// The objects to fetch, and where each goes.
 async fn collect(args: &GetArgs, context: &Context, store: &AmazonS3) -> Result<Vec<Item>, CliError> {
-    let failed = |error| remote::explain(context, &args.source.to_string(), error);
+    let failed = |error| remote::explain(context, &args.source.to_string(), &error);
     if !args.recursive {
         if args.source.key.is_empty() {
             return Err(
@@ -161,7 +161,7 @@ fn target_of(folder: &FilePath, prefix: &Path, key: &Path) -> Result<PathBuf, Cl
 }
 
 impl Fetcher<'_> {
-    fn failed(&self, key: &Path, error: object_store::Error) -> CliError {
+    fn failed(&self, key: &Path, error: &object_store::Error) -> CliError {
         remote::explain(self.context, &format!("{}/{key}", self.bucket), error)
     }
 
@@ -205,7 +205,7 @@ impl Fetcher<'_> {
                     if_match: object.e_tag.clone(),
                     ..GetOptions::default()
                 };
-                let failed = |error| self.failed(&object.location, error);
+                let failed = |error| self.failed(&object.location, &error);
                 let got = self.store.get_opts(&object.location, options).await.map_err(failed)?;
                 let mut pieces = got.into_stream();
                 let mut at = range.start;
@@ -230,7 +230,7 @@ impl Fetcher<'_> {
     }
 
     async fn to_stdout(&self, object: &ObjectMeta) -> Result<(), CliError> {
-        let failed = |error| self.failed(&object.location, error);
+        let failed = |error| self.failed(&object.location, &error);
         let mut pieces = self.store.get(&object.location).await.map_err(failed)?.into_stream();
         let mut out = remote::standard_stream(std::io::stdout().as_fd())?;
         while let Some(piece) = pieces.next().await {

@@ -53,7 +53,7 @@ pub async fn run(args: LsArgs, context: &Context) -> Result<Exit, CliError> {
     };
     let store = remote::open(context, &place.bucket)?;
     let prefix = remote::path(place.key.trim_end_matches('/'))?;
-    let failed = |error| remote::explain(context, &place.to_string(), error);
+    let failed = |error| remote::explain(context, &place.to_string(), &error);
     let listing = if args.recursive {
         let objects: Vec<ObjectMeta> = store.list(Some(&prefix)).try_collect().await.map_err(failed)?;
         Listing { prefixes: Vec::new(), objects: objects.into_iter().map(object).collect() }

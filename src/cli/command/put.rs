@@ -163,7 +163,7 @@ fn collect(args: &PutArgs) -> Result<Vec<Item>, CliError> {
 }
 
 impl Sender<'_> {
-    fn failed(&self, key: &str, error: object_store::Error) -> CliError {
+    fn failed(&self, key: &str, error: &object_store::Error) -> CliError {
         remote::explain(self.context, &format!("{}/{key}", self.bucket), error)
     }
 
@@ -180,7 +180,7 @@ impl Sender<'_> {
         let bytes: Bytes = tokio::fs::read(&item.file).await.map_err(unreadable)?.into();
         let length = bytes.len() as u64;
         let path = remote::path(&item.key)?;
-        self.store.put(&path, bytes.into()).await.map_err(|error| self.failed(&item.key, error))?;
+        self.store.put(&path, bytes.into()).await.map_err(|error| self.failed(&item.key, &error))?;
         self.count(length);
         Ok(())
     }
@@ -195,7 +195,7 @@ impl Sender<'_> {
         let found = match self.store.head(&remote::path(&item.key)?).await {
             Ok(found) => found,
             Err(object_store::Error::NotFound { .. }) => return Ok(false),
-            Err(error) => return Err(self.failed(&item.key, error)),
+            Err(error) => return Err(self.failed(&item.key, &error)),
         };
         if found.size != item.bytes {
             return Ok(false);
@@ -209,9 +209,9 @@ impl Sender<'_> {
     /// Sends in parts of equal length, a few at once; a failure leaves nothing behind.
     async fn in_parts(&self, mut input: impl AsyncRead + Unpin, key: &str) -> Result<(), CliError> {
         let path = remote::path(key)?;
-        let mut upload = self.store.put_multipart(&path).await.map_err(|error| self.failed(key, error))?;
+        let mut upload = self.store.put_multipart(&path).await.map_err(|error| self.failed(key, &error))?;
         let ended = match self.send_parts(upload.as_mut(), &mut input, key).await {
-            Ok(()) => upload.complete().await.map(drop).map_err(|error| self.failed(key, error)),
+            Ok(()) => upload.complete().await.map(drop).map_err(|error| self.failed(key, &error)),
             Err(error) => Err(error),
         };
         if ended.is_err() {
@@ -240,14 +240,14 @@ impl Sender<'_> {
             under_way.push(async move { sending.await.map(|()| length) });
             while under_way.len() >= PARTS_AT_ONCE || (length < PART_BYTES && !under_way.is_empty()) {
                 let Some(done) = under_way.next().await else { break };
-                self.count(done.map_err(|error| self.failed(key, error))?);
+                self.count(done.map_err(|error| self.failed(key, &error))?);
             }
             if length < PART_BYTES {
                 break;
             }
         }
         while let Some(done) = under_way.next().await {
-            self.count(done.map_err(|error| self.failed(key, error))?);
+            self.count(done.map_err(|error| self.failed(key, &error))?);
         }
         Ok(())
     }

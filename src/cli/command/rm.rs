@@ -29,7 +29,7 @@ pub struct RmArgs {
 /// Removes, and prints how many.
 pub async fn run(args: RmArgs, context: &Context) -> Result<Exit, CliError> {
     let store = remote::open(context, &args.place.bucket)?;
-    let failed = |error| remote::explain(context, &args.place.to_string(), error);
+    let failed = |error| remote::explain(context, &args.place.to_string(), &error);
     let removed = if args.recursive {
         let prefix = remote::path(args.place.key.trim_end_matches('/'))?;
         let keys: Vec<_> =

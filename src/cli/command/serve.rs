@@ -216,7 +216,7 @@ impl Appliance {
                 pace: Pace::default(),
             },
         );
-        let s3 = S3Door::new(store.clone(), auth.clone(), S3Config { domains: settings.s3_domains.clone() })?;
+        let s3 = S3Door::new(store.clone(), auth.clone(), &S3Config { domains: settings.s3_domains.clone() })?;
         let api = ApiState::new(ApiParts {
             store: store.clone(),
             catalogue,
