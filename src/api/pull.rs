@@ -45,13 +45,13 @@ async fn chunk_list(
     Path(image): Path<String>,
 ) -> ApiResult<Response> {
     let image: ImageRef = parse(&image)?;
-    if let Some(Extension(token)) = token {
-        if state.conductor().pull_image(token.text()).await? != image {
-            return Err(ApiError::not_found(
-                format!("this node's order is not for image {image}"),
-                "pull the image that the order names",
-            ));
-        }
+    if let Some(Extension(token)) = token
+        && state.conductor().pull_image(token.text()).await? != image
+    {
+        return Err(ApiError::not_found(
+            format!("this node's order is not for image {image}"),
+            "pull the image that the order names",
+        ));
     }
     let listing = state.catalogue().listing(&image).await?;
     Ok(([(CONTENT_TYPE, OCTETS)], listing.bytes.clone()).into_response())

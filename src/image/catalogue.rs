@@ -324,7 +324,7 @@ fn key_of(image: &ImageRef) -> ObjectKey {
     key(&image.to_string())
 }
 
-fn failed(action: &'static str, image: impl ToString) -> impl FnOnce(StoreError) -> ImageError {
+fn failed(action: &'static str, image: &(impl ToString + ?Sized)) -> impl FnOnce(StoreError) -> ImageError {
     let image = image.to_string();
     move |source| ImageError::Store { action, image, source }
 }

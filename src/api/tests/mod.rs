@@ -53,6 +53,7 @@ impl Door {
             pace: Pace::default(),
         };
         let conductor = Conductor::new(meta.clone(), Arc::new(catalogue.clone()), machines, &workers, desk);
+        conductor.resume_all().await.unwrap();
         let root = RootCredentials { access_key: "root".into(), secret_key: Secret::new("root-secret") };
         let state = ApiState::new(ApiParts {
             store,
