@@ -57,8 +57,8 @@ fn root() -> Root {
 }
 
 fn parse_root(mounts: &str, resolve: impl Fn(&str) -> Option<PathBuf>) -> Root {
-    let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    let Some(fields) = fields.filter(|fields| fields.get(4) == Some(&"/")).next_back() else {
+    let mut fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let Some(fields) = fields.rfind(|fields| fields.get(4) == Some(&"/")) else {
         return Root { device: "unknown".to_owned(), drive: None };
     };
     let name = |path: Option<&Path>| path.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
