@@ -254,6 +254,22 @@ fn refuses_what_it_must_not_write() {
 }
 
 #[test]
+fn reads_the_seed_that_the_appliance_makes() {
+    let seed = bedplate::format::order::Seed {
+        url: "https://10.99.0.1:9100".into(),
+        certificate_pin: "ab".repeat(32),
+        token: "one-boot".into(),
+        node: "node-1".parse().unwrap(),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("seed");
+    std::fs::write(&path, bedplate::image::seed::volume(&"0".repeat(32), &seed).unwrap()).unwrap();
+    assert_eq!(bedplate::node::seed::read_seed(&path), Some(seed));
+    std::fs::write(&path, vec![0; MIB]).unwrap();
+    assert_eq!(bedplate::node::seed::read_seed(&path), None);
+}
+
+#[test]
 fn refuses_a_disk_in_use() {
     let folder = tempfile::tempdir().unwrap();
     let Some(device) = LoopDevice::make(folder.path()) else { return };
