@@ -166,6 +166,139 @@ fn surveys_recorded_racks_and_keeps_the_gaps() {
     }
 }
 
+/// An appliance of its own, killed when dropped, and a key to it.
+struct Appliance {
+    folder: TempDir,
+    port: u16,
+    process: std::process::Child,
+}
+
+impl Appliance {
+    fn start() -> Self {
+        let folder = TempDir::new().unwrap();
+        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (s3, port) = (free(), free());
+        // The least that is a boot image: the system area, with the magic of the region that is filled in for a node.
+        let mut iso = vec![0; 64 * 1024];
+        iso[24 * 1024..][..16].copy_from_slice(b"bedplate-boot-01");
+        std::fs::write(folder.path().join("agent.iso"), iso).unwrap();
+        let process = std::process::Command::new(env!("CARGO_BIN_EXE_bedplate"))
+            .args([
+                "serve",
+                "--boot-image",
+                "agent.iso",
+                "--s3-listen",
+                &format!("127.0.0.1:{s3}"),
+                "--api-listen",
+                &format!("127.0.0.1:{port}"),
+            ])
+            .current_dir(folder.path())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::fs::File::create(folder.path().join("serve.log")).unwrap())
+            .spawn()
+            .unwrap();
+        let appliance = Self { folder, port, process };
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        let key = appliance.folder.path().join("bedplate-data/root-credentials.toml");
+        while !key.exists() || std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            let log = || std::fs::read_to_string(appliance.folder.path().join("serve.log")).unwrap();
+            assert!(std::time::Instant::now() < deadline, "the appliance did not start: {}", log());
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        appliance
+    }
+
+    /// Runs a command; answers its exit code, its data and its talk.
+    fn run(&self, args: &[&str]) -> (i32, String, String) {
+        let output = Command::cargo_bin("bedplate")
+            .unwrap()
+            .current_dir(self.folder.path())
+            .args(["--url", &format!("http://127.0.0.1:{}", self.port)])
+            .args(args)
+            .timeout(std::time::Duration::from_secs(120))
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    }
+
+    fn spec(&self, text: &str) {
+        std::fs::write(self.folder.path().join("rack.toml"), text).unwrap();
+    }
+}
+
+impl Drop for Appliance {
+    fn drop(&mut self) {
+        // It may be gone already.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+#[test]
+fn a_bmc_that_cannot_be_asked_stops_plan_and_apply() {
+    let appliance = Appliance::start();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    appliance.spec(&format!("{TOP}[[node]]\nname = \"n1\"\nbmc = \"https://127.0.0.1:{closed}\"\n"));
+    for args in [&["rack", "plan", "rack.toml"][..], &["rack", "apply", "rack.toml", "--yes", "--wait"]] {
+        let (code, data, said) = appliance.run(args);
+        assert_eq!((code, data.as_str()), (1, ""), "{said}");
+        assert!(said.contains("n1: BMC 127.0.0.1") && said.contains("cannot be reached"), "{said}");
+        assert!(said.contains("nothing was touched") && said.contains("hint: "), "{said}");
+    }
+    appliance.spec(&format!(
+        "{TOP}[bmc]\nusername = \"a\"\npassword-env = \"NOT_SET_ANYWHERE\"\n[[node]]\nname = \"n1\"\nbmc = \"https://127.0.0.1:{closed}\"\n"
+    ));
+    let (code, _, said) = appliance.run(&["rack", "plan", "rack.toml"]);
+    assert!(code == 1 && said.contains("environment variable NOT_SET_ANYWHERE"), "{said}");
+    let (code, data, _) = appliance.run(&["rack", "jobs", "--output", "json"]);
+    assert_eq!((code, data.trim()), (0, "[]"));
+}
+
+#[test]
+fn plans_applies_and_tells_through_the_appliance() {
+    let Some(trees) = trees(&["dell"]) else { return };
+    let appliance = Appliance::start();
+    let root = tree_root(&trees.path().join("dell"));
+    let spec = |serial: &str| {
+        let disk = format!("disk = {{ serial = \"{serial}\" }}");
+        format!("name = \"r\"\nimage = \"os@1\"\n{disk}\n[[node]]\nname = \"n1\"\nbmc = \"{}\"\n", root.display())
+    };
+    appliance.spec(&spec("no such drive"));
+    let (code, _, said) = appliance.run(&["rack", "plan", "rack.toml"]);
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains("no drive fits") && said.contains("serial"), "{said}");
+    let (_, survey, _) = appliance.run(&["rack", "survey", "rack.toml", "--output", "json"]);
+    let survey: serde_json::Value = serde_json::from_str(&survey).unwrap();
+    let serial = survey["nodes"][0]["found"]["drives"][0]["serial"].as_str().unwrap().to_owned();
+    appliance.spec(&spec(&serial));
+    let (code, _, said) = appliance.run(&["rack", "plan", "rack.toml"]);
+    assert!(code == 1 && said.contains("not in the catalogue") && said.contains("image import os@1"), "{said}");
+
+    std::fs::write(appliance.folder.path().join("os.raw"), vec![7; 1 << 20]).unwrap();
+    let (code, _, said) = appliance.run(&["image", "import", "os@1", "os.raw"]);
+    assert_eq!(code, 0, "{said}");
+    let (code, plan, said) = appliance.run(&["rack", "plan", "rack.toml", "--detailed-exitcode"]);
+    assert_eq!(code, 3, "{said}");
+    assert!(plan.contains("install os@1") && plan.contains("2 reboots"), "{plan}");
+    let (code, shown, said) = appliance.run(&["rack", "apply", "rack.toml"]);
+    assert!(code == 3 && shown == plan && said.contains("nothing was touched"), "{shown}{said}");
+    let (_, status, _) = appliance.run(&["rack", "status", "rack.toml"]);
+    assert!(status.contains("nothing is known"), "{status}");
+
+    // A recorded tree cannot be switched off: the node fails, with its cause, and is set aside.
+    let (code, _, said) = appliance.run(&["rack", "apply", "rack.toml", "--yes", "--wait"]);
+    assert!(code == 1 && said.contains("n1: failed: ") && said.contains("recorded tree"), "{said}");
+    let (_, status, _) = appliance.run(&["rack", "status", "rack.toml", "--output", "json"]);
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["job"]["nodes"][0]["state"], "failed", "{status}");
+    let (_, nodes, _) = appliance.run(&["node", "list"]);
+    assert!(nodes.contains("quarantined") && nodes.contains("recorded tree"), "{nodes}");
+    let (code, node, _) = appliance.run(&["node", "show", "r/n1", "--output", "json"]);
+    let node: serde_json::Value = serde_json::from_str(&node).unwrap();
+    assert_eq!((code, &node["holds"]), (0, &serde_json::Value::Null), "{node}");
+}
+
 #[test]
 fn shipped_specs_are_read() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/racks");
