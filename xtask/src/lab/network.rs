@@ -22,7 +22,7 @@ const FOLDERS: [(&str, &str); 5] = [
 /// Makes the namespace, its bridge and its DHCP service.
 pub fn up(lab: &Lab) -> Result<()> {
     let mut script = String::from(
-        "#!/bin/sh\n# Runs a command inside the lab: in its network, and with its own libvirt.\n\
+        "#!/bin/sh\n# Runs a command inside the lab: in its network, with its own libvirt and its own known BMCs.\n\
          exec ip netns exec ",
     );
     script.push_str(&format!("{} sh -c '\n", lab.netns));
@@ -32,6 +32,8 @@ pub fn up(lab: &Lab) -> Result<()> {
         std::fs::create_dir_all(theirs)?;
         script.push_str(&format!("mount --bind \"{}\" {theirs} || exit 125\n", ours.display()));
     }
+    // The machines' certificates are as short-lived as the lab, so what is known of them stays in it.
+    script.push_str(&format!("export XDG_CONFIG_HOME=\"{}\"\n", lab.dir.join("state/config").display()));
     script.push_str("exec \"$@\"' enter \"$@\"\n");
     std::fs::write(&lab.enter, script)?;
     std::fs::set_permissions(&lab.enter, std::fs::Permissions::from_mode(0o755))?;
