@@ -19,6 +19,9 @@ pub struct TimestampError(String);
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the module that owns the clock")]
 pub fn now() -> Timestamp {
+    if let Some(double) = super::double::placed() {
+        return double.now();
+    }
     let since = std::time::SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -2,11 +2,13 @@
 
 pub mod clock;
 pub mod disk;
+pub mod double;
 pub mod entropy;
 pub mod folder;
 pub mod module;
 pub mod net;
 pub mod process;
 pub mod sparse;
+pub mod volume;
 pub mod wire;
 pub mod worker;

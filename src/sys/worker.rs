@@ -4,8 +4,11 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use super::double;
 
 /// How long [`Workers::stop`] waits for work that does not heed its token.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
@@ -51,6 +54,19 @@ impl Workers {
         if tokio::time::timeout(STOP_LIMIT, self.tracker.wait()).await.is_err() {
             tracing::error!(left = self.tracker.len(), "workers did not stop in time");
         }
+    }
+}
+
+/// Does blocking work, or work that keeps a core busy, on a thread of its own. In a simulation it is done in place, after a
+/// delay that lets other tasks go first.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
+    let delay = double::placed().map(|double| double.delay());
+    match delay {
+        Some(delay) => {
+            tokio::time::sleep(delay).await;
+            Ok(work())
+        }
+        None => tokio::task::spawn_blocking(work).await,
     }
 }
 
