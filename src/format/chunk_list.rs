@@ -13,18 +13,19 @@
 //!           varint  stored length, bytes
 //!           varint  length, bytes
 //!           1       codec
+//!           varint  where the chunk begins in the decoded frame, bytes
 //!           varint  how often the chunk follows itself in the image, at least 1
 //!      4  CRC32C of all that is before
 //! ```
 
 use super::codec::Codec;
 use super::field::{Damaged, Reader, Writer};
-use crate::model::limit::CHUNK_MAX;
+use crate::model::limit::{CHUNK_MAX, FRAME_MAX};
 use crate::model::{Digest, PackId};
 
 const MAGIC: &[u8; 16] = b"bedplate-list-01";
 /// Shortest possible entry, in bytes: bounds what a hostile count can make us allocate.
-const ENTRY_MIN: usize = 32 + 4 + 1 + 1;
+const ENTRY_MIN: usize = 32 + 4 + 1 + 1 + 1;
 /// Most chunks in a list: an image of 512 GiB of mean chunks, and 450 MiB of memory.
 pub const CHUNKS_MAX: usize = 8 * 1024 * 1024;
 
@@ -48,14 +49,16 @@ pub struct ChunkRef {
     pub digest: Digest,
     /// Which of the list's packs holds it.
     pub pack: u32,
-    /// Where its stored bytes begin in the pack.
+    /// Where its frame's stored bytes begin in the pack.
     pub offset: u64,
-    /// How many bytes are stored.
+    /// How many bytes of its frame are stored.
     pub stored_len: u32,
     /// How many bytes it has.
     pub raw_len: u32,
     /// How it is stored.
     pub codec: Codec,
+    /// Where it begins in the decoded frame.
+    pub within: u32,
 }
 
 impl ChunkList {
@@ -74,7 +77,7 @@ impl ChunkList {
             let chunk = &run[0];
             out.raw(&chunk.digest.0).varint(u64::from(chunk.pack)).varint(chunk.offset);
             out.varint(u64::from(chunk.stored_len)).varint(u64::from(chunk.raw_len));
-            out.u8(chunk.codec.code()).varint(run.len() as u64);
+            out.u8(chunk.codec.code()).varint(u64::from(chunk.within)).varint(run.len() as u64);
         }
         out.seal().take()
     }
@@ -122,11 +125,17 @@ fn decode_entry(reader: &mut Reader<'_>, packs: usize) -> Result<(ChunkRef, usiz
         stored_len: reader.varint32()?,
         raw_len: reader.varint32()?,
         codec: Codec::from_code(reader.u8()?)?,
+        within: reader.varint32()?,
     };
     let times = usize::try_from(reader.varint()?).map_err(|_| reader.damaged("a count is too large"))?;
-    let fits = |len: u32| (1..=CHUNK_MAX as u32).contains(&len);
-    if chunk.pack as usize >= packs || !fits(chunk.raw_len) || !fits(chunk.stored_len) || times == 0 {
+    let (lens, frames) = (1..=CHUNK_MAX as u32, 1..=FRAME_MAX as u32);
+    let stored = if chunk.codec == Codec::ZstdFrame { &frames } else { &lens };
+    if chunk.pack as usize >= packs || !lens.contains(&chunk.raw_len) || !stored.contains(&chunk.stored_len) || times == 0 {
         return Err(reader.damaged("an entry names a pack, a length or a count that cannot be"));
+    }
+    let end = u64::from(chunk.within) + u64::from(chunk.raw_len);
+    if end > FRAME_MAX as u64 || chunk.within > 0 && chunk.codec != Codec::ZstdFrame {
+        return Err(reader.damaged("an entry lies outside of its frame"));
     }
     if chunk.offset.checked_add(u64::from(chunk.stored_len)).is_none() {
         return Err(reader.damaged("an entry lies beyond any pack"));
@@ -149,7 +158,8 @@ mod tests {
                 offset: n as u64 * 70_000,
                 stored_len: 60_000,
                 raw_len: 65_536,
-                codec: if n % 3 == 0 { Codec::Raw } else { Codec::Zstd },
+                codec: [Codec::Raw, Codec::Zstd, Codec::ZstdFrame][n % 3],
+                within: if n % 3 == 2 { 65_536 } else { 0 },
             })
             .collect();
         chunks.extend(std::iter::repeat_n(chunks[0], 5000));
@@ -165,7 +175,7 @@ mod tests {
     fn reads_back_and_repeats_cost_nothing() {
         let list = sample(20);
         let bytes = list.encode();
-        assert!(bytes.len() < 64 + 32 + 21 * 50, "{} bytes", bytes.len());
+        assert!(bytes.len() < 64 + 32 + 21 * 52, "{} bytes", bytes.len());
         assert_eq!(ChunkList::decode(&bytes).unwrap(), list);
     }
 

@@ -1,16 +1,19 @@
-//! How a chunk's bytes are stored: raw, or compressed with zstd where a cheap probe says that it pays. What is stored is
-//! never longer than the chunk.
+//! How chunks are stored: raw, or compressed with zstd where that pays. Chunks that compress well and follow each other
+//! share one zstd frame, which finds what they have in common. What is stored is never longer than the chunks.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::field::Damaged;
-use crate::model::limit::CHUNK_MAX;
+use crate::model::limit::{CHUNK_MAX, FRAME_MAX};
 
 /// zstd's level: the fastest; measured, higher levels cost several times as much for a few per cent.
 const LEVEL: i32 = 1;
 /// Compression must save at least this share of the chunk, or the reader's time is not worth it.
 const WORTH: usize = 32;
+/// Chunks share a frame where compression makes less than this many hundredths of them: what compresses badly gains nothing from
+/// company, and stays cheap to read by itself.
+const SHARE_BELOW: usize = 66;
 /// Bytes that the probe looks at, in runs spread over the chunk.
 const PROBE_BYTES: usize = 4096;
 const PROBE_RUN: usize = 256;
@@ -23,8 +26,10 @@ const NOISE_BITS: f32 = 7.8;
 pub enum Codec {
     /// As they are.
     Raw,
-    /// One zstd frame.
+    /// One zstd frame of this chunk alone.
     Zstd,
+    /// One zstd frame of several chunks.
+    ZstdFrame,
 }
 
 impl Codec {
@@ -34,6 +39,7 @@ impl Codec {
         match self {
             Self::Raw => 0,
             Self::Zstd => 1,
+            Self::ZstdFrame => 2,
         }
     }
 
@@ -42,15 +48,30 @@ impl Codec {
         match code {
             0 => Ok(Self::Raw),
             1 => Ok(Self::Zstd),
+            2 => Ok(Self::ZstdFrame),
             _ => Err(Damaged { what: "chunk", why: "its codec is not one that this program knows" }),
         }
     }
 }
 
-/// Encodes chunks; holds zstd's working memory from one chunk to the next.
+/// Stored bytes of one chunk, or of several that follow each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// How they are stored.
+    pub codec: Codec,
+    /// The stored bytes.
+    pub stored: Bytes,
+    /// How many chunks.
+    pub chunks: usize,
+}
+
+/// Encodes chunks; holds zstd's working memory from one run to the next.
 #[derive(Default)]
 pub struct Encoder {
     zstd: Option<zstd::bulk::Compressor<'static>>,
+    joined: Vec<u8>,
+    /// Whether the chunks of late compressed well enough to share frames.
+    sharing: bool,
 }
 
 impl Encoder {
@@ -60,28 +81,74 @@ impl Encoder {
         Self::default()
     }
 
-    /// The chunk as it is to be stored; raw chunks share the memory of `chunk`.
-    pub fn encode(&mut self, chunk: &Bytes) -> (Codec, Bytes) {
-        match self.compress(chunk) {
-            Some(bytes) => (Codec::Zstd, bytes),
-            None => (Codec::Raw, chunk.clone()),
+    /// A run of chunks as they are to be stored; raw chunks share the memory of what was given.
+    pub fn encode(&mut self, chunks: &[Bytes]) -> Vec<Frame> {
+        let mut frames = Vec::with_capacity(chunks.len());
+        let mut rest = chunks;
+        while let Some(chunk) = rest.first() {
+            let frame = if is_noise(chunk) { raw(chunk) } else { self.compress(rest) };
+            rest = &rest[frame.chunks..];
+            frames.push(frame);
+        }
+        frames
+    }
+
+    /// Compresses the first chunk of the run, or as many as share a frame with it.
+    fn compress(&mut self, chunks: &[Bytes]) -> Frame {
+        if self.sharing {
+            let count = together(chunks);
+            if count > 1 {
+                self.joined.clear();
+                chunks[..count].iter().for_each(|chunk| self.joined.extend_from_slice(chunk));
+                let joined = std::mem::take(&mut self.joined);
+                let stored = self.zstd(&joined);
+                self.joined = joined;
+                if let Some(stored) = stored {
+                    self.sharing = stored.len() < self.joined.len() / 100 * SHARE_BELOW;
+                    return Frame { codec: Codec::ZstdFrame, stored, chunks: count };
+                }
+                self.sharing = false;
+            }
+        }
+        let chunk = &chunks[0];
+        match self.zstd(chunk) {
+            Some(stored) => {
+                self.sharing = stored.len() < chunk.len() / 100 * SHARE_BELOW;
+                Frame { codec: Codec::Zstd, stored, chunks: 1 }
+            }
+            None => {
+                self.sharing = false;
+                raw(chunk)
+            }
         }
     }
 
-    fn compress(&mut self, chunk: &[u8]) -> Option<Bytes> {
-        if is_noise(chunk) {
-            return None;
-        }
+    /// The bytes as one zstd frame, where that is worth it.
+    fn zstd(&mut self, bytes: &[u8]) -> Option<Bytes> {
         if self.zstd.is_none() {
             self.zstd = zstd::bulk::Compressor::new(LEVEL).ok();
         }
-        let mut bytes = self.zstd.as_mut()?.compress(chunk).ok()?;
-        if bytes.len() > chunk.len() - chunk.len() / WORTH {
+        let mut stored = self.zstd.as_mut()?.compress(bytes).ok()?;
+        if stored.len() > bytes.len() - bytes.len() / WORTH {
             return None;
         }
-        bytes.shrink_to_fit();
-        Some(bytes.into())
+        stored.shrink_to_fit();
+        Some(stored.into())
     }
+}
+
+fn raw(chunk: &Bytes) -> Frame {
+    Frame { codec: Codec::Raw, stored: chunk.clone(), chunks: 1 }
+}
+
+/// How many of the chunks fit one frame; noise ends it.
+fn together(chunks: &[Bytes]) -> usize {
+    let mut bytes = 0;
+    let fits = |chunk: &&Bytes| {
+        bytes += chunk.len();
+        bytes <= FRAME_MAX && !is_noise(chunk)
+    };
+    chunks.iter().take_while(fits).count()
 }
 
 /// Whether a sample of the chunk has no order-0 redundancy worth coding.
@@ -102,18 +169,72 @@ fn is_noise(chunk: &[u8]) -> bool {
     bits / total > NOISE_BITS
 }
 
-/// The chunk's bytes out of the stored ones; exactly `raw_len` of them, or an error.
-pub fn decode(codec: Codec, stored: &[u8], raw_len: usize) -> Result<Vec<u8>, Damaged> {
-    let damaged = |why| Damaged { what: "chunk", why };
-    if raw_len > CHUNK_MAX {
-        return Err(damaged("it claims to be longer than a chunk can be"));
+/// Decodes frames; holds zstd's working memory from one to the next, and the last frame.
+#[derive(Default)]
+pub struct Decoder {
+    zstd: Option<zstd::bulk::Decompressor<'static>>,
+    last: Option<(u64, Bytes)>,
+}
+
+impl Decoder {
+    /// A decoder without working memory yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
     }
-    let bytes = match codec {
-        Codec::Raw => stored.to_vec(),
-        Codec::Zstd => zstd::bulk::decompress(stored, raw_len)
-            .map_err(|_| damaged("its bytes are not a zstd frame of its length"))?,
-    };
-    if bytes.len() == raw_len { Ok(bytes) } else { Err(damaged("it has another length than its directory says")) }
+
+    /// A chunk out of the stored frame in which it begins at `within`. `offset` is where the frame lies: consecutive calls
+    /// for the same one decode it once, so give one pack's frames to one decoder.
+    pub fn chunk(
+        &mut self,
+        offset: u64,
+        codec: Codec,
+        stored: &Bytes,
+        within: u32,
+        raw_len: u32,
+    ) -> Result<Bytes, Damaged> {
+        let (start, len) = (within as usize, raw_len as usize);
+        let frame = match &self.last {
+            Some((at, frame)) if *at == offset && codec == Codec::ZstdFrame => frame.clone(),
+            _ => self.decode(codec, stored, len)?,
+        };
+        if codec == Codec::ZstdFrame {
+            self.last = Some((offset, frame.clone()));
+        }
+        if start.saturating_add(len) > frame.len() || codec != Codec::ZstdFrame && start > 0 {
+            return Err(Damaged { what: "chunk", why: "it lies outside of its frame" });
+        }
+        Ok(frame.slice(start..start + len))
+    }
+
+    /// The decoded bytes of a stored frame. `raw_len` is the length of the chunk; a frame of several chunks says its length itself,
+    /// and is refused where it claims more than a frame may hold.
+    pub fn decode(&mut self, codec: Codec, stored: &Bytes, raw_len: usize) -> Result<Bytes, Damaged> {
+        let damaged = |why| Damaged { what: "chunk", why };
+        if raw_len > CHUNK_MAX {
+            return Err(damaged("it claims to be longer than a chunk can be"));
+        }
+        let expected = match codec {
+            Codec::Raw if stored.len() == raw_len => return Ok(stored.clone()),
+            Codec::Raw => return Err(damaged("it has another length than its directory says")),
+            Codec::Zstd => raw_len,
+            Codec::ZstdFrame => match zstd::zstd_safe::get_frame_content_size(stored) {
+                Ok(Some(len)) if len <= FRAME_MAX as u64 => len as usize,
+                _ => return Err(damaged("its frame does not say a length that a frame can have")),
+            },
+        };
+        let broken = || damaged("its bytes are not a zstd frame of its length");
+        if self.zstd.is_none() {
+            self.zstd = zstd::bulk::Decompressor::new().ok();
+        }
+        let zstd = self.zstd.as_mut().ok_or_else(broken)?;
+        let bytes = zstd.decompress(stored, expected).map_err(|_| broken())?;
+        if bytes.len() == expected {
+            Ok(bytes.into())
+        } else {
+            Err(damaged("it has another length than its directory says"))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -134,40 +255,65 @@ mod tests {
             .into()
     }
 
+    /// All chunks of the frames, decoded one by one.
+    fn decoded(chunks: &[Bytes], frames: &[Frame]) -> Vec<Bytes> {
+        let (mut decoder, mut lens, mut out) = (Decoder::new(), chunks.iter().map(Bytes::len), Vec::new());
+        for frame in frames {
+            let mut within = 0;
+            for len in lens.by_ref().take(frame.chunks).collect::<Vec<_>>() {
+                let bytes = decoder.decode(frame.codec, &frame.stored, len).unwrap();
+                out.push(bytes.slice(within..within + len));
+                within += len;
+            }
+        }
+        out
+    }
+
     #[test]
     fn text_shrinks_and_noise_stays() {
         let text = Bytes::from("a dataset of one sentence. ".repeat(3000));
-        let (codec, stored) = Encoder::new().encode(&text);
-        assert_eq!(codec, Codec::Zstd);
-        assert!(stored.len() < text.len() / 20);
-        assert_eq!(decode(codec, &stored, text.len()).unwrap(), text);
-        let (codec, stored) = Encoder::new().encode(&noise(100_000));
-        assert_eq!(codec, Codec::Raw);
-        assert_eq!(stored, noise(100_000));
+        let chunks = [text.clone(), text.clone(), noise(100_000), text.clone(), text.clone(), text];
+        let frames = Encoder::new().encode(&chunks);
+        let codecs: Vec<_> = frames.iter().map(|frame| (frame.codec, frame.chunks)).collect();
+        assert_eq!(codecs, [(Codec::Zstd, 1), (Codec::Zstd, 1), (Codec::Raw, 1), (Codec::ZstdFrame, 3)]);
+        assert!(frames[3].stored.len() < chunks[0].len() / 20);
+        assert_eq!(frames[2].stored, noise(100_000));
+        assert_eq!(decoded(&chunks, &frames), chunks);
     }
 
     #[test]
     fn refuses_a_wrong_length() {
         let text = Bytes::from("x".repeat(50_000));
-        let (codec, stored) = Encoder::new().encode(&text);
-        assert!(decode(codec, &stored, 49_999).is_err());
-        assert!(decode(codec, &stored, 50_001).is_err());
-        assert!(decode(codec, &stored, usize::MAX).is_err());
+        let frames = Encoder::new().encode(&[text.clone(), text.clone(), text]);
+        let (one, two) = (&frames[0], &frames[1]);
+        let mut decoder = Decoder::new();
+        for len in [49_999, 50_001, usize::MAX] {
+            assert!(decoder.decode(one.codec, &one.stored, len).is_err());
+        }
+        assert_eq!(two.chunks, 2);
+        let bomb = zstd::bulk::compress(&vec![0; FRAME_MAX + 1], 1).unwrap();
+        assert!(decoder.decode(Codec::ZstdFrame, &bomb.into(), 8192).is_err());
     }
 
     proptest! {
         #[test]
-        fn reads_back(bytes in proptest::collection::vec(0u8..16, 0..20_000)) {
-            let chunk = Bytes::from(bytes);
-            let (codec, stored) = Encoder::new().encode(&chunk);
-            prop_assert!(stored.len() <= chunk.len());
-            prop_assert_eq!(decode(codec, &stored, chunk.len()).unwrap(), chunk.to_vec());
+        fn reads_back(chunks in proptest::collection::vec(proptest::collection::vec(0u8..16, 1..20_000), 0..8)) {
+            let chunks: Vec<Bytes> = chunks.into_iter().map(Bytes::from).collect();
+            let frames = Encoder::new().encode(&chunks);
+            let stored: usize = frames.iter().map(|frame| frame.stored.len()).sum();
+            prop_assert!(stored <= chunks.iter().map(Bytes::len).sum());
+            prop_assert_eq!(decoded(&chunks, &frames), chunks);
         }
 
         #[test]
         fn hostile_bytes_are_harmless(bytes: Vec<u8>, raw_len in 0usize..200_000) {
-            if let Ok(chunk) = decode(Codec::Zstd, &bytes, raw_len) {
+            let mut decoder = Decoder::new();
+            let bytes = Bytes::from(bytes);
+            if let Ok(chunk) = decoder.decode(Codec::Zstd, &bytes, raw_len) {
                 prop_assert_eq!(chunk.len(), raw_len);
+            }
+            if let Ok(frame) = decoder.decode(Codec::ZstdFrame, &bytes, raw_len) {
+                prop_assert!(frame.len() <= FRAME_MAX);
             }
         }
     }

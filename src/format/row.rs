@@ -57,6 +57,12 @@ pub mod key {
         join(&[b"p/", &pack.0])
     }
 
+    /// `f/` pack id: the pack is being filled, and is for the next start to seal.
+    #[must_use]
+    pub fn filling(pack: PackId) -> Vec<u8> {
+        join(&[b"f/", &pack.0])
+    }
+
     /// `c/` digest.
     #[must_use]
     pub fn chunk(digest: &Digest) -> Vec<u8> {
@@ -277,28 +283,75 @@ pub fn decode_terms(bytes: &[u8]) -> Result<(Vec<Term>, u64), Damaged> {
     Ok(terms)
 }
 
+/// Where a pack is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PackState {
+    /// It still grows: its directory is in the memory of the process that fills it, and in its groups.
+    Open,
+    /// It is whole.
+    Sealed,
+    /// Nothing refers to it; who finds it of use again makes it sealed again.
+    Condemned,
+    /// It is being removed: nothing may refer to it any more.
+    Deleting,
+}
+
 /// A pack that is durable and may be referred to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PackRow {
-    /// Length of the file in bytes.
+    /// Where it is in its life.
+    pub state: PackState,
+    /// Length of the file in bytes; 0 while it is open.
     pub bytes: u64,
-    /// Where its directory begins.
+    /// Where its directory begins; 0 while it is open.
     pub directory_offset: u64,
-    /// Its chunks.
+    /// Its chunks; 0 while it is open.
     pub chunks: u32,
-    /// Sum of its chunks' lengths in bytes.
+    /// Sum of its chunks' lengths in bytes; 0 while it is open.
     pub raw_bytes: u64,
-    /// When it was sealed.
+    /// When it was begun.
     pub created: Timestamp,
+    /// The epoch in which it was begun.
+    pub created_epoch: u64,
+    /// The last epoch in which a writer relied on it.
+    pub referenced_epoch: u64,
+    /// The epoch in which it was condemned; 0 where it is not.
+    pub condemned_epoch: u64,
+    /// When all its chunks were last read and found good; 0, never.
+    pub verified: Timestamp,
 }
 
 impl PackRow {
+    /// The row of a pack that was just begun.
+    #[must_use]
+    pub fn open(created: Timestamp, epoch: u64) -> Self {
+        Self {
+            state: PackState::Open,
+            bytes: 0,
+            directory_offset: 0,
+            chunks: 0,
+            raw_bytes: 0,
+            created,
+            created_epoch: epoch,
+            referenced_epoch: epoch,
+            condemned_epoch: 0,
+            verified: Timestamp(0),
+        }
+    }
+
     /// The row's bytes.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let mut out = Writer::default();
-        out.u8(VERSION).varint(self.bytes).varint(self.directory_offset).varint(u64::from(self.chunks));
-        out.varint(self.raw_bytes).u64(self.created.0);
+        let state = match self.state {
+            PackState::Open => 0,
+            PackState::Sealed => 1,
+            PackState::Condemned => 2,
+            PackState::Deleting => 3,
+        };
+        out.u8(VERSION).u8(state).varint(self.bytes).varint(self.directory_offset).varint(u64::from(self.chunks));
+        out.varint(self.raw_bytes).u64(self.created.0).varint(self.created_epoch).varint(self.referenced_epoch);
+        out.varint(self.condemned_epoch).u64(self.verified.0);
         out.seal().take().into()
     }
 
@@ -306,12 +359,24 @@ impl PackRow {
     pub fn decode(bytes: &[u8]) -> Result<Self, Damaged> {
         let mut reader = Reader::sealed("pack row", bytes)?;
         reader.version(VERSION)?;
+        let state = match reader.u8()? {
+            0 => PackState::Open,
+            1 => PackState::Sealed,
+            2 => PackState::Condemned,
+            3 => PackState::Deleting,
+            _ => return Err(reader.damaged("its state is not one that this program knows")),
+        };
         let row = Self {
+            state,
             bytes: reader.varint()?,
             directory_offset: reader.varint()?,
             chunks: reader.varint32()?,
             raw_bytes: reader.varint()?,
             created: Timestamp(reader.u64()?),
+            created_epoch: reader.varint()?,
+            referenced_epoch: reader.varint()?,
+            condemned_epoch: reader.varint()?,
+            verified: Timestamp(reader.u64()?),
         };
         if row.directory_offset > row.bytes {
             return Err(reader.damaged("its directory lies beyond its end"));
@@ -319,6 +384,13 @@ impl PackRow {
         reader.end()?;
         Ok(row)
     }
+}
+
+/// The value of the row that marks a pack as being filled: it says nothing more.
+#[must_use]
+pub fn encode_filling() -> Bytes {
+    let mut out = Writer::default();
+    out.u8(VERSION).seal().take().into()
 }
 
 /// The value of a chunk's index row: where the chunk is. 24 bytes: the pack's id, the chunk's number, CRC32C.
@@ -437,8 +509,11 @@ mod tests {
         }
         let bucket = BucketRow { owner: "root".into(), created: Timestamp(5), deleting: Some([7; 16]) };
         assert_eq!(BucketRow::decode(&bucket.encode()).unwrap(), bucket);
-        let pack = PackRow { bytes: 9, directory_offset: 4, chunks: 2, raw_bytes: 7, created: Timestamp(1) };
-        assert_eq!(PackRow::decode(&pack.encode()).unwrap(), pack);
+        let open = PackRow::open(Timestamp(1), 300);
+        for state in [PackState::Open, PackState::Sealed, PackState::Condemned, PackState::Deleting] {
+            let pack = PackRow { state, bytes: 9, directory_offset: 4, chunks: 2, raw_bytes: 7, ..open };
+            assert_eq!(PackRow::decode(&pack.encode()).unwrap(), pack);
+        }
         let at = Location { pack: PackId([8; 16]), chunk: 77 };
         assert_eq!(decode_location(&encode_location(at)).unwrap(), at);
         let upload = UploadRow { created: Timestamp(5), described: Described::default() };

@@ -359,7 +359,8 @@ fn compare(from_info: ImageInfo, to_info: ImageInfo, from: &ChunkList, to: &Chun
         }
         diff.chunks_different += 1;
         diff.bytes_different += u64::from(chunk.raw_len);
-        if new.insert(chunk.digest) {
+        // Chunks that share a frame travel together.
+        if new.insert((chunk.pack, chunk.offset)) {
             diff.bytes_to_fetch += u64::from(chunk.stored_len);
         }
     }

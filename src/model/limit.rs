@@ -6,6 +6,9 @@ pub const CHUNK_MIN: usize = 8 * 1024;
 pub const CHUNK_MEAN: usize = 64 * 1024;
 /// Largest chunk in bytes (the Xet protocol's maximum).
 pub const CHUNK_MAX: usize = 128 * 1024;
+/// Bytes of chunks that are compressed together: enough for zstd's window to pay, little enough that reading one chunk of
+/// them costs under a millisecond.
+pub const FRAME_MAX: usize = 1024 * 1024;
 /// A pack is sealed once it holds this many bytes: large enough that listing and fetching packs costs little, small
 /// enough that one is rewritten in seconds.
 pub const PACK_TARGET: u64 = 64 * 1024 * 1024;

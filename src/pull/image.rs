@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use super::appliance::{Appliance, Patience, PullError};
 use super::plan::Fetch;
 use crate::format::chunk_list::{ChunkList, ChunkRef};
-use crate::format::codec;
+use crate::format::codec::Decoder;
 use crate::format::digest::{RootDigest, chunk_digest};
 use crate::model::{Digest, ImageRef, PackId};
 
@@ -173,6 +173,7 @@ impl ImageSource {
 /// Decodes and verifies every chunk of a request.
 fn unpack(list: &ChunkList, fetch: &Fetch, stored: &Bytes) -> Result<Vec<(usize, Vec<u8>)>, FetchError> {
     let mut done: Vec<(usize, Vec<u8>)> = Vec::with_capacity(fetch.chunks.len());
+    let mut decoder = Decoder::new();
     for &at in &fetch.chunks {
         let chunk = &list.chunks[at];
         // The same chunk at several places of the image comes once, and its positions follow each other.
@@ -182,7 +183,7 @@ fn unpack(list: &ChunkList, fetch: &Fetch, stored: &Bytes) -> Result<Vec<(usize,
             done.push((at, bytes.clone()));
             continue;
         }
-        let bytes = verified(chunk, fetch, stored).map_err(|what| FetchError::Damaged {
+        let bytes = verified(&mut decoder, chunk, fetch, stored).map_err(|what| FetchError::Damaged {
             pack: list.packs[chunk.pack as usize],
             chunk: at,
             offset: chunk.offset,
@@ -193,15 +194,20 @@ fn unpack(list: &ChunkList, fetch: &Fetch, stored: &Bytes) -> Result<Vec<(usize,
     Ok(done)
 }
 
-fn verified(chunk: &ChunkRef, fetch: &Fetch, stored: &[u8]) -> Result<Vec<u8>, String> {
+fn verified(decoder: &mut Decoder, chunk: &ChunkRef, fetch: &Fetch, stored: &Bytes) -> Result<Vec<u8>, String> {
     let start = usize::try_from(chunk.offset - fetch.range.start).unwrap_or(usize::MAX);
-    let part = stored.get(start..start.saturating_add(chunk.stored_len as usize)).ok_or("it is cut short")?;
-    let bytes = codec::decode(chunk.codec, part, chunk.raw_len as usize).map_err(|error| error.to_string())?;
+    let end = start.saturating_add(chunk.stored_len as usize);
+    if end > stored.len() {
+        return Err("it is cut short".to_owned());
+    }
+    let bytes = decoder
+        .chunk(chunk.offset, chunk.codec, &stored.slice(start..end), chunk.within, chunk.raw_len)
+        .map_err(|error| error.to_string())?;
     let digest: Digest = chunk_digest(&bytes);
     if digest != chunk.digest {
         return Err(format!("its digest is {} instead of {}", digest.short(), chunk.digest.short()));
     }
-    Ok(bytes)
+    Ok(bytes.into())
 }
 
 #[cfg(test)]
@@ -215,11 +221,11 @@ mod tests {
         let parts = [vec![1u8; 30_000], b"text and more text ".repeat(2000), vec![1u8; 30_000]];
         let (mut stored, mut chunks, mut root) = (Vec::new(), Vec::new(), RootDigest::new());
         for part in &parts[..2] {
-            let (codec, bytes) = Encoder::new().encode(&Bytes::from(part.clone()));
+            let frame = Encoder::new().encode(&[Bytes::from(part.clone())]).remove(0);
             let digest = chunk_digest(part);
-            let (offset, stored_len, raw_len) = (stored.len() as u64, bytes.len() as u32, part.len() as u32);
-            chunks.push(ChunkRef { digest, pack: 0, offset, stored_len, raw_len, codec });
-            stored.extend_from_slice(&bytes);
+            let (offset, stored_len, raw_len) = (stored.len() as u64, frame.stored.len() as u32, part.len() as u32);
+            chunks.push(ChunkRef { digest, pack: 0, offset, stored_len, raw_len, codec: frame.codec, within: 0 });
+            stored.extend_from_slice(&frame.stored);
         }
         chunks.push(chunks[0]);
         for chunk in &chunks {

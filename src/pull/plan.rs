@@ -23,7 +23,7 @@ pub struct Fetch {
 #[must_use]
 pub fn fetches(chunks: &[ChunkRef], wanted: &[usize]) -> Vec<Fetch> {
     let mut sorted = wanted.to_vec();
-    sorted.sort_by_key(|at| (chunks[*at].pack, chunks[*at].offset, *at));
+    sorted.sort_by_key(|at| (chunks[*at].pack, chunks[*at].offset, chunks[*at].within, *at));
     let mut plan: Vec<Fetch> = Vec::new();
     for at in sorted {
         let chunk = &chunks[at];
@@ -52,7 +52,7 @@ mod tests {
     use crate::model::Digest;
 
     fn chunk(pack: u32, offset: u64, stored_len: u32) -> ChunkRef {
-        ChunkRef { digest: Digest::default(), pack, offset, stored_len, raw_len: 65536, codec: Codec::Raw }
+        ChunkRef { digest: Digest::default(), pack, offset, stored_len, raw_len: 65536, codec: Codec::Raw, within: 0 }
     }
 
     #[test]

@@ -4,19 +4,20 @@
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
-use futures_util::TryStreamExt as _;
 
 use super::error::StoreError;
 use super::fetch::verified;
 use super::stats::{Met, Walk};
 use super::types::{FsckError, FsckOptions, FsckReport};
 use super::{Inner, Store};
+use crate::format::codec::Decoder;
 use crate::format::manifest::{Location, Term};
 use crate::format::pack::{Directory, Entry, MAGIC};
-use crate::format::row::{self, Body, PackRow, key};
+use crate::format::row::{self, Body, PackRow, PackState, key};
 use crate::meta::Transaction;
 use crate::model::limit::TRANSACTION_KEYS_MAX;
 use crate::model::{Digest, PackId};
+use crate::sys::worker::blocking;
 
 /// Rows read at once.
 const PAGE: usize = 256;
@@ -44,7 +45,9 @@ impl Store {
     /// Checks the store while it runs. With `data` every pack is read whole; without, only directories and manifests.
     pub async fn fsck(&self, options: FsckOptions) -> Result<FsckReport, StoreError> {
         // What is on disk is listed before the rows: a pack that is published in between is then in the rows.
-        let on_disk: HashSet<PackId> = self.inner.packs.list().try_collect().await?;
+        // So is what is open, which is sealed first.
+        self.inner.packer.seal().await?;
+        let on_disk: HashSet<PackId> = self.inner.packs.list().await?.into_iter().collect();
         let mut check = Check { inner: &self.inner, options, report: FsckReport::default(), packs: HashMap::new() };
         check.all_packs().await?;
         let mut orphans: Vec<PackId> = on_disk.into_iter().filter(|pack| !check.packs.contains_key(pack)).collect();
@@ -119,6 +122,14 @@ impl Check<'_> {
     /// Looks at one pack; none when its directory cannot be used.
     async fn one_pack(&mut self, pack: PackId, row: &PackRow) -> Result<Option<Seen>, StoreError> {
         self.report.packs_checked += 1;
+        if row.state == PackState::Open {
+            let Some(open) = self.inner.packer.session().pack(pack) else {
+                self.error(Some(pack), None, None, "it was cut off while it was filled, and could not be sealed since");
+                return Ok(None);
+            };
+            let raw_lens = open.entries().iter().map(|entry| entry.raw_len).collect();
+            return Ok(Some(Seen { raw_lens, bad: HashSet::new() }));
+        }
         match self.inner.packs.size(pack).await {
             Ok(size) if size != row.bytes => {
                 self.error(Some(pack), None, None, format!("its file has {size} bytes instead of {}", row.bytes));
@@ -165,7 +176,7 @@ impl Check<'_> {
                 Bytes::new()
             });
             let work = move || check_entries(&entries, &bytes);
-            let damaged = tokio::task::spawn_blocking(work).await.map_err(StoreError::step)?;
+            let damaged = blocking(work).await.map_err(StoreError::step)?;
             self.report.chunks_checked += count as u64;
             for (n, what) in damaged {
                 let chunk = first + n;
@@ -250,11 +261,12 @@ impl Check<'_> {
 /// The chunks that are not what the directory says, by their place in `entries`.
 fn check_entries(entries: &[Entry], bytes: &Bytes) -> Vec<(u32, &'static str)> {
     let mut damaged = Vec::new();
+    let mut decoder = Decoder::new();
     for (n, entry) in (0..).zip(entries) {
         let at = (entry.offset - entries[0].offset) as usize;
         let end = at + entry.stored_len as usize;
         let stored = if end <= bytes.len() { bytes.slice(at..end) } else { Bytes::new() };
-        if let Err(what) = verified(entry, stored) {
+        if let Err(what) = verified(&mut decoder, entry, stored) {
             damaged.push((n, what));
         }
     }

@@ -155,8 +155,8 @@ impl Inner {
     ) -> Result<Option<ObjectRow>, StoreError> {
         let key = key::object(bucket, object);
         let encoded = row.encode();
-        let packs = self.packs_of(&row.body, row.size).await?;
         for _ in 0..TRIES {
+            let packs = self.packs_of(&row.body, row.size).await?;
             let (_, bucket_bytes) = self.bucket_row(bucket).await?;
             let found = self.meta.get(&key).await?;
             let replaced = found.as_deref().map(ObjectRow::decode).transpose()?;
@@ -165,7 +165,7 @@ impl Inner {
                 .expect(key::bucket(bucket), Some(bucket_bytes))
                 .expect(key.clone(), found)
                 .put(key.clone(), encoded.clone());
-            let tx = packs.iter().cloned().fold(tx, |tx, (key, row)| tx.expect(key, row));
+            let tx = packs.into_iter().fold(tx, |tx, (key, row)| tx.expect(key, row));
             match self.meta.commit(with(tx)).await {
                 Ok(()) => return Ok(replaced),
                 Err(MetaError::Conflict) => {}

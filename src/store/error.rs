@@ -119,8 +119,8 @@ impl From<MetaError> for StoreError {
 }
 
 impl StoreError {
-    /// An error of the packs' home: a full disk, or what it is.
-    pub(super) fn home(action: &'static str, error: object_store::Error) -> Self {
+    /// An error of the packs' volume: a full disk, or what it is.
+    pub(super) fn volume(action: &'static str, error: io::Error) -> Self {
         if is_full(&error) { Self::DiskFull } else { Self::Io { action, source: Box::new(error) } }
     }
 

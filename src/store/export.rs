@@ -9,7 +9,7 @@ use super::error::StoreError;
 use crate::format::chunk_list::{CHUNKS_MAX, ChunkList, ChunkRef};
 use crate::format::digest::RootDigest;
 use crate::format::field::Damaged;
-use crate::format::row::{Body, PackRow, key};
+use crate::format::row::{Body, PackRow, PackState, key};
 use crate::model::{BucketName, ByteRange, ObjectKey, PackId};
 
 /// Most bytes of one [`Store::read_pack`].
@@ -35,7 +35,7 @@ impl Store {
             if list.chunks.len() + term.count as usize > CHUNKS_MAX {
                 return Err(damaged("the object has more chunks than a list may have").into());
             }
-            let directory = self.inner.directory(term.pack, term.first).await?;
+            let chunks = self.inner.chunks(term.pack, term.first).await?;
             let pack = *numbers.entry(term.pack).or_insert_with(|| {
                 list.packs.push(term.pack);
                 list.packs.len() as u32 - 1
@@ -43,7 +43,7 @@ impl Store {
             for chunk in term.sequence() {
                 let missing =
                     || StoreError::Corrupt { pack: term.pack, chunk, what: "the pack has no such chunk".to_owned() };
-                let entry = directory.entries.get(chunk as usize).ok_or_else(missing)?;
+                let entry = chunks.entry(chunk).ok_or_else(missing)?;
                 root.push(entry.digest, u64::from(entry.raw_len));
                 list.chunks.push(ChunkRef {
                     digest: entry.digest,
@@ -52,6 +52,7 @@ impl Store {
                     stored_len: entry.stored_len,
                     raw_len: entry.raw_len,
                     codec: entry.codec,
+                    within: entry.within,
                 });
             }
         }
@@ -65,9 +66,12 @@ impl Store {
     /// Bytes of a pack, at most [`READ_PACK_MAX`]; the reader verifies the chunks in them.
     pub async fn read_pack(&self, pack: PackId, range: ByteRange) -> Result<Bytes, StoreError> {
         let row = self.inner.meta.get(&key::pack(pack)).await?.ok_or(StoreError::NoSuchPack(pack))?;
-        let row = PackRow::decode(&row)?;
-        if range.is_empty() || range.end > row.bytes || range.len() > READ_PACK_MAX {
-            return Err(StoreError::InvalidRange { size: row.bytes });
+        let size = match PackRow::decode(&row)? {
+            PackRow { state: PackState::Open, .. } => self.inner.packs.size(pack).await?,
+            row => row.bytes,
+        };
+        if range.is_empty() || range.end > size || range.len() > READ_PACK_MAX {
+            return Err(StoreError::InvalidRange { size });
         }
         self.inner.packs.read(pack, range.start, range.end).await
     }

@@ -9,14 +9,16 @@ use futures_util::stream::BoxStream;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::error::StoreError;
+use super::session::OpenPack;
 use super::{Inner, Store};
-use crate::format::codec::{self, Codec};
+use crate::format::codec::Decoder;
 use crate::format::digest::chunk_digest;
 use crate::format::manifest::{Location, Term};
 use crate::format::pack::{Directory, Entry};
-use crate::format::row::{self, PackRow, key};
+use crate::format::row::{self, PackRow, PackState, key};
 use crate::meta::{MetaError, Transaction};
 use crate::model::{Digest, PackId};
+use crate::sys::worker::blocking;
 
 /// Stored bytes of one read.
 const READ_BYTES: u64 = 1024 * 1024;
@@ -65,16 +67,50 @@ impl Directories {
     }
 }
 
+/// The chunks of a pack: by its directory, or, while it is filled, as it has them so far.
+#[derive(Clone)]
+pub(super) enum Chunks {
+    Sealed(Arc<Directory>),
+    Open(Arc<OpenPack>),
+}
+
+impl Chunks {
+    pub(super) fn entry(&self, chunk: u32) -> Option<Entry> {
+        match self {
+            Self::Sealed(directory) => directory.entries.get(chunk as usize).copied(),
+            Self::Open(open) => open.entry(chunk),
+        }
+    }
+
+    fn pack(&self) -> PackId {
+        match self {
+            Self::Sealed(directory) => directory.pack,
+            Self::Open(open) => open.pack,
+        }
+    }
+}
+
 impl Inner {
-    /// A pack's directory, read and checked, or remembered. `chunk` is the one that is wanted, for the error.
+    /// A pack's chunks. `chunk` is the one that is wanted, for the error.
+    pub(super) async fn chunks(&self, pack: PackId, chunk: u32) -> Result<Chunks, StoreError> {
+        match self.packer.session().pack(pack) {
+            Some(open) => Ok(Chunks::Open(open)),
+            None => Ok(Chunks::Sealed(self.directory(pack, chunk).await?)),
+        }
+    }
+
+    /// A sealed pack's directory, read and checked, or remembered. `chunk` is the one that is wanted, for the error.
     pub(super) async fn directory(&self, pack: PackId, chunk: u32) -> Result<Arc<Directory>, StoreError> {
         if let Some(directory) = self.directories.find(pack) {
             return Ok(directory);
         }
         let corrupt = |what: String| StoreError::Corrupt { pack, chunk, what };
         let row = self.meta.get(&key::pack(pack)).await?;
-        let row = row.ok_or_else(|| corrupt("the pack is not in the list of packs".to_owned()))?;
-        let directory = self.read_directory(pack, &PackRow::decode(&row)?).await.map_err(|error| match error {
+        let row = PackRow::decode(&row.ok_or_else(|| corrupt("the pack is not in the list of packs".to_owned()))?)?;
+        if row.state == PackState::Open {
+            return Err(corrupt("the pack was cut off while it was filled, and could not be sealed since".to_owned()));
+        }
+        let directory = self.read_directory(pack, &row).await.map_err(|error| match error {
             StoreError::NoSuchPack(_) => corrupt("the pack's file is missing".to_owned()),
             StoreError::CorruptRow(damage) => corrupt(damage.to_string()),
             other => other,
@@ -111,16 +147,17 @@ impl Inner {
         })?;
         let work = move || {
             let mut decoded = Vec::with_capacity(wanted.len());
+            let mut decoder = Decoder::new();
             for (chunk, (entry, from, to, times)) in (first..).zip(wanted) {
                 let at = (entry.offset - start) as usize;
                 let stored = at..at + entry.stored_len as usize;
                 let stored = if stored.end <= bytes.len() { bytes.slice(stored) } else { Bytes::new() };
-                let raw = verified(&entry, stored).map_err(|what| (chunk, entry.digest, what))?;
+                let raw = verified(&mut decoder, &entry, stored).map_err(|what| (chunk, entry.digest, what))?;
                 decoded.push((raw.slice(from as usize..to as usize), times));
             }
             Ok(decoded)
         };
-        match tokio::task::spawn_blocking(work).await.map_err(StoreError::step)? {
+        match blocking(work).await.map_err(StoreError::step)? {
             Ok(decoded) => Ok(decoded),
             Err((chunk, digest, what)) => {
                 self.distrust(&digest, Location { pack, chunk }).await;
@@ -142,17 +179,12 @@ impl Inner {
 }
 
 /// The chunk's bytes, when they are what the directory says.
-pub(super) fn verified(entry: &Entry, stored: Bytes) -> Result<Bytes, &'static str> {
-    let raw = match entry.codec {
-        Codec::Raw => stored,
-        Codec::Zstd => match codec::decode(entry.codec, &stored, entry.raw_len as usize) {
-            Ok(raw) => raw.into(),
-            Err(damage) => return Err(damage.why),
-        },
-    };
-    if raw.len() != entry.raw_len as usize {
+pub(super) fn verified(decoder: &mut Decoder, entry: &Entry, stored: Bytes) -> Result<Bytes, &'static str> {
+    if stored.len() != entry.stored_len as usize {
         return Err("its bytes are cut short");
     }
+    let raw = decoder.chunk(entry.offset, entry.codec, &stored, entry.within, entry.raw_len);
+    let raw = raw.map_err(|damage| damage.why)?;
     if chunk_digest(&raw) == entry.digest { Ok(raw) } else { Err("its bytes do not have its digest") }
 }
 
@@ -167,7 +199,7 @@ struct Read {
 struct Planner {
     inner: Arc<Inner>,
     terms: std::vec::IntoIter<Term>,
-    current: Option<(Arc<Directory>, Term, u32)>,
+    current: Option<(Chunks, Term, u32)>,
     skip: u64,
     left: u64,
 }
@@ -176,7 +208,7 @@ impl Planner {
     /// The next read; none when all bytes are planned.
     async fn next(&mut self) -> Result<Option<Read>, StoreError> {
         while self.left > 0 {
-            let Some((directory, term, at)) = self.current.take() else {
+            let Some((chunks, term, at)) = self.current.take() else {
                 let Some(term) = self.terms.next() else {
                     let damage = crate::format::field::Damaged { what: "manifest", why: "it ends too soon" };
                     return Err(damage.into());
@@ -185,11 +217,11 @@ impl Planner {
                     self.skip -= term.bytes;
                     continue;
                 }
-                self.current = Some((self.inner.directory(term.pack, term.first).await?, term, 0));
+                self.current = Some((self.inner.chunks(term.pack, term.first).await?, term, 0));
                 continue;
             };
             let read =
-                if term.repeats { self.plan_repeat(directory, term, at)? } else { self.plan_run(directory, term, at)? };
+                if term.repeats { self.plan_repeat(chunks, term, at)? } else { self.plan_run(chunks, term, at)? };
             if read.is_some() {
                 return Ok(read);
             }
@@ -197,17 +229,17 @@ impl Planner {
         Ok(None)
     }
 
-    fn entry(directory: &Directory, chunk: u32) -> Result<Entry, StoreError> {
-        directory.entries.get(chunk as usize).copied().ok_or_else(|| StoreError::Corrupt {
-            pack: directory.pack,
+    fn entry(chunks: &Chunks, chunk: u32) -> Result<Entry, StoreError> {
+        chunks.entry(chunk).ok_or_else(|| StoreError::Corrupt {
+            pack: chunks.pack(),
             chunk,
             what: "the pack has no such chunk".to_owned(),
         })
     }
 
     /// A repeated chunk is read once: whole repeats together, a part at either end by itself.
-    fn plan_repeat(&mut self, directory: Arc<Directory>, term: Term, at: u32) -> Result<Option<Read>, StoreError> {
-        let entry = Self::entry(&directory, term.first)?;
+    fn plan_repeat(&mut self, chunks: Chunks, term: Term, at: u32) -> Result<Option<Read>, StoreError> {
+        let entry = Self::entry(&chunks, term.first)?;
         let raw = u64::from(entry.raw_len);
         let skipped = (self.skip / raw).min(u64::from(term.count - at));
         self.skip -= skipped * raw;
@@ -222,24 +254,26 @@ impl Planner {
         let to = raw.min(from + self.left);
         self.skip = 0;
         self.left -= (to - from) * times;
-        self.current = Some((directory, term, at + times as u32)).filter(|_| at + (times as u32) < term.count);
+        self.current = Some((chunks, term, at + times as u32)).filter(|_| at + (times as u32) < term.count);
         Ok(Some(Read { pack: term.pack, first: term.first, wanted: vec![(entry, from as u32, to as u32, times)] }))
     }
 
-    fn plan_run(&mut self, directory: Arc<Directory>, term: Term, mut at: u32) -> Result<Option<Read>, StoreError> {
+    fn plan_run(&mut self, chunks: Chunks, term: Term, mut at: u32) -> Result<Option<Read>, StoreError> {
         let mut read = Read { pack: term.pack, first: 0, wanted: Vec::new() };
         let (mut stored, mut decoded) = (0, 0);
         while at < term.count && self.left > 0 {
-            let entry = Self::entry(&directory, term.first + at)?;
+            let entry = Self::entry(&chunks, term.first + at)?;
             let raw = u64::from(entry.raw_len);
             if self.skip >= raw {
                 self.skip -= raw;
                 at += 1;
                 continue;
             }
-            stored += u64::from(entry.stored_len);
+            let shares = read.wanted.last().is_some_and(|(before, ..)| before.offset == entry.offset);
+            stored += if shares { 0 } else { u64::from(entry.stored_len) };
             decoded += raw;
-            if !read.wanted.is_empty() && (stored > READ_BYTES || decoded > READ_RAW_BYTES) {
+            // Chunks that share a frame are read together: a frame is decoded once.
+            if !shares && !read.wanted.is_empty() && (stored > READ_BYTES || decoded > READ_RAW_BYTES) {
                 break;
             }
             if read.wanted.is_empty() {
@@ -251,7 +285,7 @@ impl Planner {
             self.skip = 0;
             at += 1;
         }
-        self.current = Some((directory, term, at)).filter(|_| at < term.count);
+        self.current = Some((chunks, term, at)).filter(|_| at < term.count);
         Ok(Some(read).filter(|read| !read.wanted.is_empty()))
     }
 }

@@ -1,26 +1,26 @@
-//! Where packs live: a folder of this machine, written durably, or any object store.
+//! Where packs live: files of a volume, opened once and kept open while they are used.
 
+use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
-use futures_util::{StreamExt as _, TryStreamExt as _};
-use object_store::local::LocalFileSystem;
-use object_store::path::Path;
-use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt as _, PutPayload};
 
 use super::error::StoreError;
-use crate::format::pack::MAGIC;
 use crate::model::PackId;
-use crate::sys::folder;
+use crate::sys::volume::{LocalVolume, Volume, VolumeFile};
+use crate::sys::worker::blocking;
+
+/// Files that are kept open.
+const OPEN_MAX: usize = 256;
 
 /// Where packs are to live.
 pub struct PackHome(Place);
 
 enum Place {
     Local(PathBuf),
-    Remote(Arc<dyn ObjectStore>),
+    Volume(Arc<dyn Volume>),
 }
 
 impl PackHome {
@@ -30,140 +30,140 @@ impl PackHome {
         Self(Place::Local(dir.into()))
     }
 
-    /// In an object store, which must be durable when it answers.
+    /// On a volume.
     #[must_use]
-    pub fn remote(store: Arc<dyn ObjectStore>) -> Self {
-        Self(Place::Remote(store))
+    pub fn on(volume: Arc<dyn Volume>) -> Self {
+        Self(Place::Volume(volume))
     }
 
-    /// Opens it. A local folder is swept of what a crash left half-written.
+    /// Opens it.
     pub(super) fn open(self) -> Result<Packs, StoreError> {
-        let dir = match self.0 {
-            Place::Remote(store) => return Ok(Packs { store }),
-            Place::Local(dir) => dir,
+        let volume = match self.0 {
+            Place::Volume(volume) => volume,
+            Place::Local(dir) => Arc::new(
+                LocalVolume::open(dir).map_err(|source| StoreError::volume("open the packs' folder", source))?,
+            ),
         };
-        let disk =
-            |source: std::io::Error| StoreError::Io { action: "open the packs' folder", source: Box::new(source) };
-        folder::create(&dir).map_err(disk)?;
-        let swept = folder::sweep(&dir, |name| name.contains(".pack#")).map_err(disk)?;
-        if swept > 0 {
-            tracing::info!(swept, "removed packs that a crash left half-written");
-        }
-        let store = LocalFileSystem::new_with_prefix(&dir)
-            .map_err(|error| StoreError::home("open the packs' folder", error))?
-            .with_fsync(true);
-        Ok(Packs { store: Arc::new(store) })
+        Ok(Packs { volume, files: Arc::default() })
     }
 }
 
 /// The packs, opened.
 #[derive(Clone)]
 pub(super) struct Packs {
-    store: Arc<dyn ObjectStore>,
+    volume: Arc<dyn Volume>,
+    files: Arc<Mutex<Files>>,
+}
+
+/// Open files; the one that was used longest ago is closed first.
+#[derive(Default)]
+struct Files {
+    by_pack: BTreeMap<PackId, (Arc<dyn VolumeFile>, u64)>,
+    clock: u64,
 }
 
 /// Where a pack lies: spread over 256 folders by the last, random, byte of its id.
-fn path(pack: PackId) -> Path {
-    Path::from(format!("{:02x}/{pack}.pack", pack.0[15]))
+fn path(pack: PackId) -> String {
+    format!("{:02x}/{pack}.pack", pack.0[15])
+}
+
+/// The pack that lies at a path.
+fn pack_at(path: &str) -> Option<PackId> {
+    path.split_once('/')?.1.strip_suffix(".pack")?.parse().ok()
 }
 
 impl Packs {
-    /// Bytes `start..end` of a pack.
-    pub(super) async fn read(&self, pack: PackId, start: u64, end: u64) -> Result<Bytes, StoreError> {
-        self.store.get_range(&path(pack), start..end).await.map_err(|error| match error {
-            object_store::Error::NotFound { .. } => StoreError::NoSuchPack(pack),
-            other => StoreError::home("read a pack", other),
+    /// The pack's file.
+    fn file(&self, pack: PackId) -> io::Result<Arc<dyn VolumeFile>> {
+        {
+            let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+            files.clock += 1;
+            let now = files.clock;
+            if let Some((file, used)) = files.by_pack.get_mut(&pack) {
+                *used = now;
+                return Ok(file.clone());
+            }
+        }
+        let file = self.volume.open(&path(pack))?;
+        self.keep(pack, &file);
+        Ok(file)
+    }
+
+    fn keep(&self, pack: PackId, file: &Arc<dyn VolumeFile>) {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = files.clock;
+        files.by_pack.insert(pack, (file.clone(), now));
+        if files.by_pack.len() > OPEN_MAX
+            && let Some(oldest) = files.by_pack.iter().min_by_key(|(_, (_, used))| *used).map(|(pack, _)| *pack)
+        {
+            files.by_pack.remove(&oldest);
+        }
+    }
+
+    fn forget(&self, pack: PackId) {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).by_pack.remove(&pack);
+    }
+
+    /// Does blocking work on a pack's file.
+    pub(super) async fn with<T: Send + 'static>(
+        &self,
+        pack: PackId,
+        action: &'static str,
+        work: impl FnOnce(&dyn VolumeFile) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let packs = self.clone();
+        let outcome = blocking(move || {
+            let file = packs.file(pack)?;
+            work(file.as_ref())
+        });
+        outcome.await.map_err(StoreError::step)?.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => StoreError::NoSuchPack(pack),
+            _ => StoreError::volume(action, error),
         })
+    }
+
+    /// Bytes `start..end` of a pack; fewer where it ends before.
+    pub(super) async fn read(&self, pack: PackId, start: u64, end: u64) -> Result<Bytes, StoreError> {
+        let len = end.saturating_sub(start) as usize;
+        self.with(pack, "read a pack", move |file| file.read_at(start, len)).await
     }
 
     /// A pack's length in bytes.
     pub(super) async fn size(&self, pack: PackId) -> Result<u64, StoreError> {
-        match self.store.head(&path(pack)).await {
-            Ok(meta) => Ok(meta.size),
-            Err(object_store::Error::NotFound { .. }) => Err(StoreError::NoSuchPack(pack)),
-            Err(other) => Err(StoreError::home("look at a pack", other)),
-        }
+        self.with(pack, "look at a pack", VolumeFile::len).await
     }
 
-    /// All packs that there are, by name.
-    pub(super) fn list(&self) -> BoxStream<'static, Result<PackId, StoreError>> {
-        self.store
-            .list(None)
-            .map_err(|error| StoreError::home("list the packs", error))
-            .try_filter_map(|meta| {
-                let name = meta.location.filename().and_then(|name| name.strip_suffix(".pack"));
-                let pack = name.and_then(|name| name.parse().ok());
-                std::future::ready(Ok(pack))
-            })
-            .boxed()
+    /// All packs that there are, in order.
+    pub(super) async fn list(&self) -> Result<Vec<PackId>, StoreError> {
+        let volume = self.volume.clone();
+        let paths = blocking(move || volume.list()).await.map_err(StoreError::step)?;
+        let paths = paths.map_err(|error| StoreError::volume("list the packs", error))?;
+        let mut packs: Vec<PackId> = paths.iter().filter_map(|path| pack_at(path)).collect();
+        packs.sort_unstable();
+        Ok(packs)
     }
 
-    /// Begins to write a pack; its magic is its first bytes.
-    pub(super) fn create(&self, pack: PackId) -> PackWriter {
-        PackWriter {
-            store: self.store.clone(),
-            path: path(pack),
-            upload: None,
-            pending: vec![Bytes::from_static(MAGIC)],
-            pending_bytes: MAGIC.len(),
-        }
-    }
-}
-
-/// Bytes gathered before they are written: more than the least part of any object store.
-const PIECE: usize = 8 * 1024 * 1024;
-
-/// Writes one pack, front to back; nothing is visible before [`PackWriter::finish`].
-pub(super) struct PackWriter {
-    store: Arc<dyn ObjectStore>,
-    path: Path,
-    upload: Option<Box<dyn MultipartUpload>>,
-    pending: Vec<Bytes>,
-    pending_bytes: usize,
-}
-
-impl PackWriter {
-    /// Appends bytes; writes when enough are gathered.
-    pub(super) async fn push(&mut self, bytes: Bytes) -> Result<(), object_store::Error> {
-        self.pending_bytes += bytes.len();
-        self.pending.push(bytes);
-        if self.pending_bytes >= PIECE { self.write_pending().await } else { Ok(()) }
+    /// Makes a pack's file. Blocks.
+    pub(super) fn create(&self, pack: PackId) -> io::Result<Arc<dyn VolumeFile>> {
+        let file = self.volume.create(&path(pack))?;
+        self.keep(pack, &file);
+        Ok(file)
     }
 
-    async fn write_pending(&mut self) -> Result<(), object_store::Error> {
-        if self.upload.is_none() {
-            self.upload = Some(self.store.put_multipart(&self.path).await?);
-        }
-        self.pending_bytes = 0;
-        let payload: PutPayload = std::mem::take(&mut self.pending).into_iter().collect();
-        match &mut self.upload {
-            Some(upload) => upload.put_part(payload).await,
-            None => Ok(()),
-        }
+    /// Makes it durable that a pack's file is there, or is not. Blocks.
+    pub(super) fn sync_folder(&self, pack: PackId) -> io::Result<()> {
+        self.volume.sync_folder(&path(pack))
     }
 
-    /// Makes the pack durable and visible.
-    pub(super) async fn finish(mut self) -> Result<(), object_store::Error> {
-        if self.upload.is_none() {
-            let payload: PutPayload = std::mem::take(&mut self.pending).into_iter().collect();
-            self.store.put(&self.path, payload).await?;
-            return Ok(());
-        }
-        if !self.pending.is_empty() {
-            self.write_pending().await?;
-        }
-        if let Some(upload) = &mut self.upload {
-            upload.complete().await?;
-        }
-        Ok(())
-    }
-
-    /// Forgets what was written.
-    pub(super) async fn abort(mut self) {
-        if let Some(upload) = &mut self.upload
-            && let Err(error) = upload.abort().await
-        {
-            tracing::debug!(%error, "a half-written pack could not be removed; the next start will");
-        }
+    /// Removes a pack's file, durably; an absent one is no error.
+    pub(super) async fn remove(&self, pack: PackId) -> Result<(), StoreError> {
+        self.forget(pack);
+        let volume = self.volume.clone();
+        let removed = blocking(move || match volume.remove(&path(pack)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => volume.sync_folder(&path(pack)),
+        });
+        let removed = removed.await.map_err(StoreError::step)?;
+        removed.map_err(|error| StoreError::volume("remove a pack", error))
     }
 }

@@ -11,16 +11,18 @@ use md5::{Digest as _, Md5};
 
 use super::Inner;
 use super::error::StoreError;
-use super::packer::{NewChunk, Packer, Ticket};
+use super::packer::{NewFrame, Packer};
+use super::session::Tickets;
 use super::types::ByteStream;
-use crate::format::codec::Encoder;
+use crate::format::codec::{Codec, Encoder, Frame};
 use crate::format::cut::Cutter;
 use crate::format::digest::{RootDigest, chunk_digest};
 use crate::format::manifest::{self, Location, Term};
 use crate::format::row::{self, key};
 use crate::meta::Meta;
 use crate::model::limit::{CHUNK_MAX, INLINE_MAX};
-use crate::model::{Digest, PackId};
+use crate::model::Digest;
+use crate::sys::worker::blocking;
 
 /// Bytes that all uploads together may gather in batches, and in runs of new chunks: each takes its share.
 const BATCHES_BYTES: usize = 16 * 1024 * 1024;
@@ -196,11 +198,11 @@ async fn work(state: Work, batch: Batch, tail: Bytes) -> Result<(Work, Bytes, Ve
     drop(tail);
     let data = data.freeze().slice(begin..);
     let fresh = data.slice(seen..);
-    let sums = tokio::task::spawn_blocking(move || {
+    let sums = blocking(move || {
         md5.update(&fresh);
         md5
     });
-    let cuts = tokio::task::spawn_blocking(move || cut(cutter, root, &data, seen, last));
+    let cuts = blocking(move || cut(cutter, root, &data, seen, last));
     let (sums, cuts) = tokio::join!(sums, cuts);
     let (cutter, root, tail, pieces) = cuts.map_err(StoreError::step)?;
     Ok((Work { cutter, root, md5: sums.map_err(StoreError::step)? }, tail, pieces))
@@ -246,12 +248,13 @@ struct Placer {
     meta: Arc<dyn Meta>,
     packer: Packer,
     encoder: Encoder,
-    run: Vec<NewChunk>,
+    run: Vec<NewFrame>,
+    run_chunks: usize,
     run_bytes: usize,
     run_index: HashMap<Digest, usize>,
     slots: Vec<Slot>,
     terms: Vec<Term>,
-    tickets: HashMap<PackId, Ticket>,
+    tickets: Tickets,
 }
 
 impl Placer {
@@ -261,11 +264,12 @@ impl Placer {
             packer,
             encoder: Encoder::new(),
             run: Vec::new(),
+            run_chunks: 0,
             run_bytes: 0,
             run_index: HashMap::new(),
             slots: Vec::new(),
             terms: Vec::new(),
-            tickets: HashMap::new(),
+            tickets: Tickets::default(),
         }
     }
 
@@ -280,7 +284,7 @@ impl Placer {
                 (Some(at), _) => Slot::Known(*at, raw_len),
                 (None, Some(number)) => Slot::New(*number, raw_len),
                 (None, None) => {
-                    let number = self.run.len() + fresh.len();
+                    let number = self.run_chunks + fresh.len();
                     self.run_index.insert(piece.digest, number);
                     fresh.push(piece);
                     Slot::New(number, raw_len)
@@ -300,10 +304,10 @@ impl Placer {
         wanted.retain(|digest| !self.run_index.contains_key(digest));
         let mut known = HashMap::with_capacity(wanted.len());
         let mut unknown = Vec::new();
-        for (digest, found) in wanted.iter().zip(self.packer.find(&wanted)) {
+        for (digest, found) in wanted.iter().zip(self.packer.session().find(&wanted)) {
             match found {
                 Some((at, ticket)) => {
-                    self.tickets.insert(at.pack, ticket);
+                    self.tickets.add(ticket);
                     known.insert(*digest, at);
                 }
                 None => unknown.push(*digest),
@@ -322,24 +326,24 @@ impl Placer {
         if fresh.is_empty() {
             return Ok(());
         }
+        let count = fresh.len();
         let sparse = fresh.iter().map(|piece| piece.data.len()).sum::<usize>() < total / SPARSE;
         let mut encoder = std::mem::take(&mut self.encoder);
-        let encoded = tokio::task::spawn_blocking(move || {
-            let chunks: Vec<NewChunk> = fresh
-                .into_iter()
-                .map(|Piece { digest, data }| {
-                    let (codec, stored) = encoder.encode(&data);
-                    let shares = stored.as_ptr() == data.as_ptr();
-                    let stored = if sparse && shares { Bytes::copy_from_slice(&stored) } else { stored };
-                    NewChunk { digest, raw_len: data.len() as u32, codec, stored }
-                })
-                .collect();
-            (encoder, chunks)
+        let encoded = blocking(move || {
+            let chunks: Vec<Bytes> = fresh.iter().map(|piece| piece.data.clone()).collect();
+            let mut named = fresh.iter().map(|piece| (piece.digest, piece.data.len() as u32));
+            let frames = encoder.encode(&chunks).into_iter().map(|Frame { codec, stored, chunks }| {
+                let stored = if sparse && codec == Codec::Raw { Bytes::copy_from_slice(&stored) } else { stored };
+                NewFrame { codec, stored, chunks: named.by_ref().take(chunks).collect() }
+            });
+            let frames: Vec<NewFrame> = frames.collect();
+            (encoder, frames)
         });
-        let (encoder, chunks) = encoded.await.map_err(StoreError::step)?;
+        let (encoder, frames) = encoded.await.map_err(StoreError::step)?;
         self.encoder = encoder;
-        self.run_bytes += chunks.iter().map(|chunk| chunk.stored.len()).sum::<usize>();
-        self.run.extend(chunks);
+        self.run_chunks += count;
+        self.run_bytes += frames.iter().map(|frame| frame.stored.len()).sum::<usize>();
+        self.run.extend(frames);
         Ok(())
     }
 
@@ -347,7 +351,7 @@ impl Placer {
     async fn pack(&mut self) -> Result<(), StoreError> {
         let run = std::mem::take(&mut self.run);
         let placed = if run.is_empty() { Vec::new() } else { self.packer.append(run).await? };
-        self.run_bytes = 0;
+        (self.run_bytes, self.run_chunks) = (0, 0);
         self.run_index.clear();
         for slot in self.slots.drain(..) {
             let (at, raw_len) = match slot {
@@ -356,9 +360,7 @@ impl Placer {
             };
             manifest::push(&mut self.terms, at, raw_len);
         }
-        for (at, ticket) in placed {
-            self.tickets.insert(at.pack, ticket);
-        }
+        placed.into_iter().for_each(|(_, ticket)| self.tickets.add(ticket));
         Ok(())
     }
 

@@ -6,8 +6,10 @@
 mod bucket;
 mod check;
 mod commit;
+mod epoch;
 mod error;
 mod export;
+mod faults;
 mod fetch;
 mod home;
 mod ingest;
@@ -15,6 +17,9 @@ mod list;
 mod multipart;
 mod object;
 mod packer;
+mod recover;
+mod seal;
+mod session;
 mod stats;
 mod types;
 
@@ -23,6 +28,7 @@ use std::sync::atomic::AtomicUsize;
 
 pub use error::{BoxError, StoreError};
 pub use export::READ_PACK_MAX;
+pub use faults::{Fault, Faults};
 pub use home::PackHome;
 pub use types::{
     BucketInfo, ByteStream, FsckError, FsckOptions, FsckReport, ListPage, ListRequest, ObjectInfo, PartInfo,
@@ -51,10 +57,28 @@ struct Inner {
 }
 
 impl Store {
-    /// Opens the store over its metadata and its packs. Call it within a tokio runtime.
-    pub fn open(meta: Arc<dyn Meta>, packs: PackHome, workers: &Workers) -> Result<Self, StoreError> {
+    /// Opens the store over its metadata and its packs; what a crash left is put in order first.
+    pub async fn open(meta: Arc<dyn Meta>, packs: PackHome, workers: &Workers) -> Result<Self, StoreError> {
+        Self::open_with(meta, packs, workers, Faults::default()).await
+    }
+
+    /// Opens the store with deliberate bugs in it, for tests that must find them.
+    pub async fn open_with(
+        meta: Arc<dyn Meta>,
+        packs: PackHome,
+        workers: &Workers,
+        faults: Faults,
+    ) -> Result<Self, StoreError> {
         let packs = packs.open()?;
-        let packer = packer::Packer::start(packs.clone(), meta.clone(), workers);
+        recover::recover(meta.as_ref(), &packs).await?;
+        let tools = packer::Tools {
+            packs: packs.clone(),
+            meta: meta.clone(),
+            session: session::Session::default(),
+            epoch: epoch::Epoch::first(),
+            faults,
+        };
+        let packer = packer::Packer::start(tools, workers);
         let inner = Inner {
             meta,
             packs,

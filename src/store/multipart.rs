@@ -95,8 +95,8 @@ impl Store {
     ) -> Result<(), StoreError> {
         let upload_key = key::upload(bucket, object, upload);
         let part_key = key::part(upload, number);
-        let packs = self.inner.packs_of(&row.body, row.size).await?;
         for _ in 0..TRIES {
+            let packs = self.inner.packs_of(&row.body, row.size).await?;
             let open = self.inner.meta.get(&upload_key).await?.ok_or(StoreError::NoSuchUpload(upload))?;
             let found = self.inner.meta.get(&part_key).await?;
             let replaced = found.as_deref().map(PartRow::decode).transpose()?;
@@ -104,7 +104,7 @@ impl Store {
                 .expect(upload_key.clone(), Some(open))
                 .expect(part_key.clone(), found)
                 .put(part_key.clone(), row.encode());
-            let tx = packs.iter().cloned().fold(tx, |tx, (key, row)| tx.expect(key, row));
+            let tx = packs.into_iter().fold(tx, |tx, (key, row)| tx.expect(key, row));
             match self.inner.meta.commit(tx).await {
                 Ok(()) => {
                     if let Some(replaced) = replaced {

@@ -1,97 +1,53 @@
-//! The one writer of packs. All uploads hand it runs of new chunks; it fills one open pack with them, seals the pack when
-//! it is full or somebody waits for it, and publishes it: pack durable, then its row and its chunks' index rows. Uploads
-//! that wait at the same time share one sealing.
+//! The one writer of packs. All uploads hand it frames of new chunks; it appends them to one open pack, group by group,
+//! makes the pack durable when somebody waits for it, and seals it when it is full. Uploads that wait at the same time
+//! share one sync.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
-use super::error::{StoreError, is_full};
-use super::home::{PackWriter, Packs};
+use super::epoch::Epoch;
+use super::error::StoreError;
+use super::faults::Faults;
+use super::home::Packs;
+use super::seal;
+use super::session::{Failure, OpenPack, Session, Ticket, Tickets};
 use crate::format::codec::Codec;
 use crate::format::manifest::Location;
-use crate::format::pack::{self, Directory, Entry};
-use crate::format::row::{self, PackRow, key};
-use crate::meta::{Meta, Transaction};
-use crate::model::limit::{PACK_CHUNKS_MAX, PACK_TARGET, TRANSACTION_KEYS_MAX};
+use crate::format::pack::{Entry, Group, MAGIC};
+use crate::meta::Meta;
+use crate::model::limit::{PACK_CHUNKS_MAX, PACK_TARGET};
 use crate::model::{Digest, PackId};
-use crate::sys::worker::Workers;
-use crate::sys::{clock, entropy};
+use crate::sys::entropy;
+use crate::sys::volume::VolumeFile;
+use crate::sys::worker::{Workers, blocking};
 
 /// Runs that wait for the writer.
 const QUEUE: usize = 16;
-/// Packs that are sealed at the same time: one syncs while the next fills.
+/// Packs that are sealed at the same time; the next waits.
 const SEALS_MAX: usize = 2;
+/// Between two tries to seal a pack, where the disk is full or fails.
+const RETRY: Duration = Duration::from_secs(5);
 
-/// A chunk that the store does not have yet, encoded.
-pub(super) struct NewChunk {
-    pub(super) digest: Digest,
-    pub(super) raw_len: u32,
+/// Chunks that the store does not have yet, encoded together.
+pub(super) struct NewFrame {
     pub(super) codec: Codec,
     pub(super) stored: Bytes,
+    /// Digest and length of each chunk.
+    pub(super) chunks: Vec<(Digest, u32)>,
 }
 
-/// Why a pack did not become durable; told to every upload that needs it.
-#[derive(Clone, Debug)]
-enum SealFailure {
-    DiskFull,
-    Closed,
-    Other(String),
-}
-
-impl SealFailure {
-    fn of(error: &(dyn std::error::Error + 'static)) -> Self {
-        if is_full(error) {
-            return Self::DiskFull;
-        }
-        let mut text = error.to_string();
-        let mut next = error.source();
-        while let Some(cause) = next {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            next = cause.source();
-        }
-        Self::Other(text)
-    }
-}
-
-impl From<SealFailure> for StoreError {
-    fn from(failure: SealFailure) -> Self {
-        match failure {
-            SealFailure::DiskFull => Self::DiskFull,
-            SealFailure::Closed => Self::Closed,
-            SealFailure::Other(text) => Self::Io { action: "write a pack", source: text.into() },
-        }
-    }
-}
-
-type Sealed = Option<Result<(), SealFailure>>;
-
-/// A pack that is not durable yet: who needs a chunk of it waits for it.
-#[derive(Clone)]
-pub(super) struct Ticket {
-    sealed: watch::Receiver<Sealed>,
-}
-
-impl Ticket {
-    /// Waits until the pack is durable and published.
-    async fn wait(mut self) -> Result<(), StoreError> {
-        match self.sealed.wait_for(Option::is_some).await {
-            Ok(sealed) => sealed.clone().unwrap_or(Err(SealFailure::Closed)).map_err(StoreError::from),
-            Err(_) => Err(StoreError::Closed),
-        }
-    }
-}
-
-/// Chunks of packs that are not published yet.
-type Session = Arc<Mutex<HashMap<Digest, (Location, Ticket)>>>;
+/// Where a chunk was put, and how to wait for it.
+pub(super) type Put = (Location, Ticket);
 
 enum Command {
-    Append { chunks: Vec<NewChunk>, reply: oneshot::Sender<Result<Vec<(Location, Ticket)>, StoreError>> },
-    Flush { packs: Vec<PackId> },
+    Append { frames: Vec<NewFrame>, reply: oneshot::Sender<Result<Vec<Put>, StoreError>> },
+    Flush { needs: Vec<(PackId, u64)> },
+    Seal { done: oneshot::Sender<()> },
     End { done: oneshot::Sender<()> },
 }
 
@@ -102,41 +58,55 @@ pub(super) struct Packer {
     session: Session,
 }
 
+/// What the writer works with.
+#[derive(Clone)]
+pub(super) struct Tools {
+    pub(super) packs: Packs,
+    pub(super) meta: Arc<dyn Meta>,
+    pub(super) session: Session,
+    pub(super) epoch: Epoch,
+    pub(super) faults: Faults,
+}
+
 impl Packer {
     /// Starts the writer.
-    pub(super) fn start(packs: Packs, meta: Arc<dyn Meta>, workers: &Workers) -> Self {
+    pub(super) fn start(tools: Tools, workers: &Workers) -> Self {
         let (commands, inbox) = mpsc::channel(QUEUE);
-        let session = Session::default();
-        let sealing = Arc::new(Sealing { count: AtomicUsize::new(0), ended: Notify::new() });
-        let writer = Writer { packs, meta, workers: workers.clone(), session: session.clone(), sealing, open: None };
+        let session = tools.session.clone();
+        let (sealed, seals) = mpsc::channel(SEALS_MAX);
+        let writer =
+            Writer { tools, workers: workers.clone(), open: None, sealing: 0, sealed, seals, waiting: VecDeque::new() };
         workers.spawn("pack writer", writer.run(inbox));
         Self { commands, session }
     }
 
-    /// Where a chunk is, if it is in a pack that is not published yet.
-    pub(super) fn find(&self, digests: &[Digest]) -> Vec<Option<(Location, Ticket)>> {
-        let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
-        digests.iter().map(|digest| session.get(digest).cloned()).collect()
+    /// The chunks of open packs.
+    pub(super) fn session(&self) -> &Session {
+        &self.session
     }
 
-    /// Puts chunks into the open pack; one that has come meanwhile from elsewhere is not stored twice.
-    pub(super) async fn append(&self, chunks: Vec<NewChunk>) -> Result<Vec<(Location, Ticket)>, StoreError> {
+    /// Appends frames to the open pack. Answers where each of their chunks is, in order.
+    pub(super) async fn append(&self, frames: Vec<NewFrame>) -> Result<Vec<Put>, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Append { chunks, reply }).await.map_err(|_| StoreError::Closed)?;
+        self.commands.send(Command::Append { frames, reply }).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Waits until these packs are durable and published.
-    pub(super) async fn flush(&self, tickets: HashMap<PackId, Ticket>) -> Result<(), StoreError> {
+    /// Waits until all that the tickets stand for is durable.
+    pub(super) async fn flush(&self, tickets: Tickets) -> Result<(), StoreError> {
         if tickets.is_empty() {
             return Ok(());
         }
-        let packs = tickets.keys().copied().collect();
-        self.commands.send(Command::Flush { packs }).await.map_err(|_| StoreError::Closed)?;
-        for ticket in tickets.into_values() {
-            ticket.wait().await?;
-        }
-        Ok(())
+        let needs = tickets.needs();
+        self.commands.send(Command::Flush { needs }).await.map_err(|_| StoreError::Closed)?;
+        tickets.wait().await
+    }
+
+    /// Seals the open pack, so that it can be looked at and collected like any other.
+    pub(super) async fn seal(&self) -> Result<(), StoreError> {
+        let (done, ended) = oneshot::channel();
+        self.commands.send(Command::Seal { done }).await.map_err(|_| StoreError::Closed)?;
+        ended.await.map_err(|_| StoreError::Closed)
     }
 
     /// Ends the writer after all that was handed to it.
@@ -148,200 +118,279 @@ impl Packer {
     }
 }
 
-struct Sealing {
-    count: AtomicUsize,
-    ended: Notify,
+type Sync = Pin<Box<dyn Future<Output = Result<u64, Failure>> + Send>>;
+
+/// The pack that is being filled.
+pub(super) struct Filling {
+    pub(super) shared: Arc<OpenPack>,
+    pub(super) file: Arc<dyn VolumeFile>,
+    /// Where the next group begins.
+    pub(super) end: u64,
+    /// How far somebody waits for it.
+    wanted: u64,
+    /// Whether its row is written.
+    pub(super) has_row: bool,
+    syncing: Option<Sync>,
 }
 
 struct Writer {
-    packs: Packs,
-    meta: Arc<dyn Meta>,
+    tools: Tools,
     workers: Workers,
-    session: Session,
-    sealing: Arc<Sealing>,
-    open: Option<Open>,
+    open: Option<Filling>,
+    sealing: usize,
+    sealed: mpsc::Sender<()>,
+    seals: mpsc::Receiver<()>,
+    /// Who waits until nothing is being sealed.
+    waiting: VecDeque<oneshot::Sender<()>>,
 }
 
-/// The pack that is being filled.
-struct Open {
-    directory: Directory,
-    writer: PackWriter,
-    end: u64,
-    sealed: watch::Sender<Sealed>,
-    ticket: Ticket,
-    wanted: bool,
+enum Event {
+    Command(Option<Command>),
+    Synced(Result<u64, Failure>),
+    Sealed,
+    Closing,
 }
 
 impl Writer {
     async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
         let token = self.workers.token();
         loop {
-            let wanted = self.open.as_ref().is_some_and(|open| open.wanted);
-            if wanted && inbox.is_empty() && self.sealing.count.load(Ordering::Acquire) < SEALS_MAX {
-                self.seal();
-                continue;
-            }
-            let command = tokio::select! {
-                command = inbox.recv() => command,
-                () = self.sealing.ended.notified() => continue,
-                // No more is taken; what waits is still served, then `recv` answers none.
-                () = token.cancelled(), if !inbox.is_closed() => {
-                    inbox.close();
-                    continue;
+            self.sync_if_wanted();
+            if self.sealing == 0 {
+                for done in self.waiting.drain(..) {
+                    let _ = done.send(());
                 }
+            }
+            let event = tokio::select! {
+                biased;
+                outcome = synced(&mut self.open) => Event::Synced(outcome),
+                _ = self.seals.recv() => Event::Sealed,
+                command = inbox.recv() => Event::Command(command),
+                () = token.cancelled(), if !inbox.is_closed() => Event::Closing,
             };
-            match command {
-                Some(Command::Append { chunks, reply }) => {
-                    let outcome = self.append(chunks).await;
+            match event {
+                Event::Synced(outcome) => self.synced(outcome),
+                Event::Sealed => self.sealing -= 1,
+                // No more is taken; what waits is still served, then `recv` answers none.
+                Event::Closing => inbox.close(),
+                Event::Command(Some(Command::Append { frames, reply })) => {
+                    let outcome = self.append(frames).await;
                     let _ = reply.send(outcome);
                 }
-                Some(Command::Flush { packs }) => {
-                    if let Some(open) = &mut self.open {
-                        open.wanted |= packs.contains(&open.directory.pack);
-                    }
+                Event::Command(Some(Command::Flush { needs })) => self.want(&needs),
+                Event::Command(Some(Command::Seal { done })) => {
+                    self.seal_open();
+                    self.waiting.push_back(done);
                 }
-                Some(Command::End { done }) => {
+                Event::Command(Some(Command::End { done })) => {
                     self.finish().await;
                     let _ = done.send(());
                     return;
                 }
-                None => return self.finish().await,
+                Event::Command(None) => return self.finish().await,
             }
         }
     }
 
-    /// Seals what is open, and waits for all sealings.
+    /// Seals what is open, and waits for all that is being sealed.
     async fn finish(&mut self) {
-        self.seal();
-        while self.sealing.count.load(Ordering::Acquire) > 0 {
-            self.sealing.ended.notified().await;
+        self.seal_open();
+        while self.sealing > 0 && self.seals.recv().await.is_some() {
+            self.sealing -= 1;
+        }
+        self.waiting.clear();
+    }
+
+    fn want(&mut self, needs: &[(PackId, u64)]) {
+        if let Some(open) = &mut self.open
+            && let Some((_, need)) = needs.iter().find(|(pack, _)| *pack == open.shared.pack)
+        {
+            open.wanted = open.wanted.max(*need);
         }
     }
 
-    async fn append(&mut self, chunks: Vec<NewChunk>) -> Result<Vec<(Location, Ticket)>, StoreError> {
-        let mut placed = Vec::with_capacity(chunks.len());
-        for chunk in chunks {
-            let known = self.session.lock().unwrap_or_else(PoisonError::into_inner).get(&chunk.digest).cloned();
-            let at = match known {
-                Some(at) => at,
-                None => self.append_one(chunk).await?,
+    fn sync_if_wanted(&mut self) {
+        let Some(open) = &mut self.open else { return };
+        if open.syncing.is_some() || open.wanted <= open.shared.is_durable().bytes {
+            return;
+        }
+        open.syncing = Some(Box::pin(seal::sync(self.tools.clone(), open)));
+    }
+
+    fn synced(&mut self, outcome: Result<u64, Failure>) {
+        let Some(open) = &mut self.open else { return };
+        open.syncing = None;
+        match outcome {
+            Ok(bytes) => {
+                open.has_row = true;
+                open.shared.advance(bytes);
+            }
+            Err(failure) => self.give_up(failure),
+        }
+    }
+
+    /// Stops to fill the open pack: what is durable of it is sealed, the rest is lost to who waits for it.
+    fn give_up(&mut self, failure: Failure) {
+        let Some(mut open) = self.open.take() else { return };
+        tracing::error!(pack = %open.shared.pack, ?failure, "a pack could not be made durable");
+        if self.tools.session.give_up(&open.shared, failure) {
+            open.end = open.shared.is_durable().bytes;
+            self.seal(open);
+        } else {
+            let (packs, pack) = (self.tools.packs.clone(), open.shared.pack);
+            self.workers.spawn("pack removal", async move {
+                if let Err(error) = packs.remove(pack).await {
+                    tracing::debug!(%error, %pack, "a pack that nobody needs could not be removed yet");
+                }
+            });
+        }
+    }
+
+    async fn append(&mut self, frames: Vec<NewFrame>) -> Result<Vec<Put>, StoreError> {
+        let session = self.tools.session.clone();
+        let mut placed = Vec::new();
+        let mut frames = VecDeque::from(frames);
+        while !frames.is_empty() {
+            // A frame whose chunks have come meanwhile from elsewhere is not stored twice.
+            if let Some(known) = frames.front().and_then(|frame| self.known(frame)) {
+                placed.extend(known);
+                frames.pop_front();
+                continue;
+            }
+            let open = match &mut self.open {
+                Some(open) => open,
+                None => self.begin().await?,
             };
-            placed.push(at);
+            let (group, stored) = take_group(open, &mut frames);
+            if group.entries.is_empty() {
+                self.wait_for_seals().await;
+                self.seal_open();
+                continue;
+            }
+            let file = open.file.clone();
+            let (at, head) = (open.end, group.encode(open.shared.pack));
+            let written = blocking(move || {
+                file.write_at(at, &head)?;
+                let mut at = at + head.len() as u64;
+                for bytes in &stored {
+                    file.write_at(at, bytes)?;
+                    at += bytes.len() as u64;
+                }
+                Ok(())
+            });
+            // A group that could not be written is written over by the next one.
+            let written = written.await.map_err(StoreError::step)?;
+            written.map_err(|error| StoreError::volume("write a pack", error))?;
+            open.end = group.end();
+            placed.extend(session.append(&open.shared, &group.entries));
         }
         Ok(placed)
     }
 
-    async fn append_one(&mut self, chunk: NewChunk) -> Result<(Location, Ticket), StoreError> {
-        let full = self.open.as_ref().is_some_and(|open| {
-            open.end + chunk.stored.len() as u64 > PACK_TARGET || open.directory.entries.len() == PACK_CHUNKS_MAX
-        });
-        if full {
-            while self.sealing.count.load(Ordering::Acquire) >= SEALS_MAX {
-                self.sealing.ended.notified().await;
-            }
-            self.seal();
-        }
-        let open = match &mut self.open {
-            Some(open) => open,
-            None => self.open.insert(Open::new(&self.packs)),
-        };
-        let entry = Entry {
-            digest: chunk.digest,
-            offset: open.end,
-            stored_len: chunk.stored.len() as u32,
-            raw_len: chunk.raw_len,
-            codec: chunk.codec,
-        };
-        if let Err(error) = open.writer.push(chunk.stored).await {
-            let failure = SealFailure::of(&error);
-            self.give_up(failure.clone()).await;
-            return Err(failure.into());
-        }
-        open.end = entry.end();
-        let at = Location { pack: open.directory.pack, chunk: open.directory.entries.len() as u32 };
-        open.directory.entries.push(entry);
-        let placed = (at, open.ticket.clone());
-        self.session.lock().unwrap_or_else(PoisonError::into_inner).insert(entry.digest, placed.clone());
-        Ok(placed)
+    fn known(&self, frame: &NewFrame) -> Option<Vec<Put>> {
+        let digests: Vec<Digest> = frame.chunks.iter().map(|(digest, _)| *digest).collect();
+        self.tools.session.find(&digests).into_iter().collect()
     }
 
-    /// Drops the open pack: everyone who needs it is told why.
-    async fn give_up(&mut self, failure: SealFailure) {
-        let Some(open) = self.open.take() else { return };
-        forget(&self.session, &open.directory);
-        open.sealed.send_replace(Some(Err(failure)));
-        open.writer.abort().await;
-    }
-
-    /// Starts to seal the open pack.
-    fn seal(&mut self) {
-        let Some(open) = self.open.take() else { return };
-        self.sealing.count.fetch_add(1, Ordering::AcqRel);
-        let (meta, session, sealing) = (self.meta.clone(), self.session.clone(), self.sealing.clone());
-        self.workers.spawn("pack sealing", async move {
-            let Open { directory, writer, sealed, .. } = open;
-            let outcome = seal(&directory, writer, meta.as_ref()).await;
-            if let Err(failure) = &outcome {
-                tracing::error!(pack = %directory.pack, ?failure, "a pack could not be written");
-            }
-            forget(&session, &directory);
-            sealed.send_replace(Some(outcome));
-            sealing.count.fetch_sub(1, Ordering::AcqRel);
-            sealing.ended.notify_one();
-        });
-    }
-}
-
-impl Open {
-    fn new(packs: &Packs) -> Self {
+    /// Begins a pack.
+    async fn begin(&mut self) -> Result<&mut Filling, StoreError> {
         let pack = PackId(entropy::fresh_id());
-        let (sealed, receiver) = watch::channel(None);
-        Self {
-            directory: Directory { pack, entries: Vec::new() },
-            writer: packs.create(pack),
-            end: pack::MAGIC.len() as u64,
-            sealed,
-            ticket: Ticket { sealed: receiver },
-            wanted: false,
+        let packs = self.tools.packs.clone();
+        let made = blocking(move || {
+            let file = packs.create(pack)?;
+            file.write_at(0, MAGIC)?;
+            Ok(file)
+        });
+        let file = made.await.map_err(StoreError::step)?.map_err(|error| StoreError::volume("begin a pack", error))?;
+        let shared = Arc::new(OpenPack::new(pack));
+        self.tools.session.begin(shared.clone());
+        let end = MAGIC.len() as u64;
+        Ok(self.open.insert(Filling { shared, file, end, wanted: 0, has_row: false, syncing: None }))
+    }
+
+    /// Waits until another pack may be sealed.
+    async fn wait_for_seals(&mut self) {
+        while self.sealing >= SEALS_MAX && self.seals.recv().await.is_some() {
+            self.sealing -= 1;
         }
+    }
+
+    fn seal_open(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        if open.shared.len() == 0 {
+            let (packs, pack) = (self.tools.packs.clone(), open.shared.pack);
+            self.tools.session.end(&open.shared);
+            self.workers.spawn("pack removal", async move { drop(packs.remove(pack).await) });
+            return;
+        }
+        self.seal(open);
+    }
+
+    /// Starts to seal a pack; tries again until it is done or the program ends. The next start takes up what is left.
+    fn seal(&mut self, mut open: Filling) {
+        self.sealing += 1;
+        let (tools, sealed, token) = (self.tools.clone(), self.sealed.clone(), self.workers.token());
+        self.workers.spawn("pack sealing", async move {
+            if let Some(sync) = open.syncing.take()
+                && let Ok(bytes) = sync.await
+            {
+                open.has_row = true;
+                open.shared.advance(bytes);
+            }
+            while let Err(failure) = seal::seal(&tools, &mut open).await {
+                let pack = open.shared.pack;
+                tracing::error!(%pack, ?failure, "a pack could not be sealed");
+                // Who waits for bytes that could not be made durable must not wait for the next try.
+                if !tools.session.give_up(&open.shared, failure) {
+                    drop(tools.packs.remove(pack).await);
+                    break;
+                }
+                open.end = open.shared.is_durable().bytes;
+                tokio::select! {
+                    biased;
+                    () = token.cancelled() => break,
+                    () = tokio::time::sleep(RETRY) => {}
+                }
+            }
+            let _ = sealed.send(()).await;
+        });
     }
 }
 
-/// Removes a pack's chunks from the session: from here on the index has them, or nobody.
-fn forget(session: &Session, directory: &Directory) {
-    let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
-    for entry in &directory.entries {
-        if session.get(&entry.digest).is_some_and(|(at, _)| at.pack == directory.pack) {
-            session.remove(&entry.digest);
-        }
+/// Waits for the sync of the open pack; for ever, where there is none.
+async fn synced(open: &mut Option<Filling>) -> Result<u64, Failure> {
+    match open.as_mut().and_then(|open| open.syncing.as_mut()) {
+        Some(sync) => sync.await,
+        None => std::future::pending().await,
     }
 }
 
-/// Writes directory and footer, makes the pack durable, then publishes its row and its index rows.
-async fn seal(directory: &Directory, mut writer: PackWriter, meta: &dyn Meta) -> Result<(), SealFailure> {
-    let tail = Bytes::from(directory.encode());
-    let bytes = directory.offset() + tail.len() as u64;
-    writer.push(tail).await.map_err(|error| SealFailure::of(&error))?;
-    writer.finish().await.map_err(|error| SealFailure::of(&error))?;
-    let row = PackRow {
-        bytes,
-        directory_offset: directory.offset(),
-        chunks: directory.entries.len() as u32,
-        raw_bytes: directory.raw_bytes(),
-        created: clock::now(),
-    };
-    // The pack's row goes first: an index row must never name a pack that has none.
-    let numbered: Vec<(u32, &Entry)> = (0..).zip(&directory.entries).collect();
-    let (head, rest) = numbered.split_at(numbered.len().min(TRANSACTION_KEYS_MAX - 1));
-    let first = Transaction::new().put(key::pack(directory.pack), row.encode());
-    let index = |tx: Transaction, part: &[(u32, &Entry)]| {
-        part.iter().fold(tx, |tx, (chunk, entry)| {
-            let at = Location { pack: directory.pack, chunk: *chunk };
-            tx.put(key::chunk(&entry.digest), row::encode_location(at))
-        })
-    };
-    meta.commit(index(first, head)).await.map_err(|error| SealFailure::of(&error))?;
-    let parts = rest.chunks(TRANSACTION_KEYS_MAX).map(|part| meta.commit(index(Transaction::new(), part)));
-    futures_util::future::try_join_all(parts).await.map_err(|error| SealFailure::of(&error))?;
-    Ok(())
+/// Takes as many frames as fit the open pack, as one group, and their bytes.
+fn take_group(open: &Filling, frames: &mut VecDeque<NewFrame>) -> (Group, Vec<Bytes>) {
+    let (mut count, mut bytes, mut chunks) = (0, 0, 0);
+    for frame in frames.iter() {
+        let head = Group::head_len(chunks + frame.chunks.len()) as u64;
+        let fits = open.end + head + bytes + frame.stored.len() as u64 <= PACK_TARGET
+            && open.shared.len() + chunks + frame.chunks.len() <= PACK_CHUNKS_MAX;
+        if !fits {
+            break;
+        }
+        count += 1;
+        bytes += frame.stored.len() as u64;
+        chunks += frame.chunks.len();
+    }
+    let mut offset = open.end + Group::head_len(chunks) as u64;
+    let mut group = Group { entries: Vec::with_capacity(chunks) };
+    let mut stored = Vec::with_capacity(count);
+    for frame in frames.drain(..count) {
+        let stored_len = frame.stored.len() as u32;
+        let mut within = 0;
+        for (digest, raw_len) in frame.chunks {
+            group.entries.push(Entry { digest, offset, stored_len, raw_len, codec: frame.codec, within });
+            within += raw_len;
+        }
+        offset += u64::from(stored_len);
+        stored.push(frame.stored);
+    }
+    (group, stored)
 }

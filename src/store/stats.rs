@@ -10,7 +10,7 @@ use super::types::Stats;
 use super::{Inner, Store};
 use crate::format::field::Damaged;
 use crate::format::manifest::Term;
-use crate::format::row::{Body, ObjectRow, PackRow, key};
+use crate::format::row::{Body, ObjectRow, PackRow, PackState, key};
 use crate::meta::prefix_end;
 use crate::model::{BucketName, ObjectKey, PackId};
 
@@ -137,16 +137,23 @@ impl Store {
             stats.chunks += marked;
             let row = self.inner.meta.get(&key::pack(*pack)).await?.ok_or(StoreError::NoSuchPack(*pack))?;
             let row = PackRow::decode(&row)?;
-            if marked == u64::from(row.chunks) {
+            let open = self.inner.packer.session().pack(*pack);
+            if open.is_none() && marked == u64::from(row.chunks) {
                 stats.unique_bytes += row.raw_bytes;
                 used_stored += row.directory_offset - crate::format::pack::MAGIC.len() as u64;
                 continue;
             }
-            let directory = self.inner.directory(*pack, 0).await?;
-            let used = directory.entries.iter().enumerate().filter(|(chunk, _)| Marks::has(bits, *chunk));
+            let entries = match open {
+                Some(open) => open.entries(),
+                None => self.inner.directory(*pack, 0).await?.entries.clone(),
+            };
+            let used = entries.iter().enumerate().filter(|(chunk, _)| Marks::has(bits, *chunk));
+            let mut frame = 0;
             for (_, entry) in used {
                 stats.unique_bytes += u64::from(entry.raw_len);
-                used_stored += u64::from(entry.stored_len);
+                // Chunks that share a frame share its stored bytes.
+                used_stored += if entry.offset == frame { 0 } else { u64::from(entry.stored_len) };
+                frame = entry.offset;
             }
         }
         Ok(used_stored)
@@ -160,9 +167,13 @@ impl Inner {
         let mut start = b"p/".to_vec();
         loop {
             let rows = self.meta.scan(&start, b"p0", PAGE).await?;
-            for (_, value) in &rows {
+            for (row_key, value) in &rows {
                 count += 1;
-                bytes += PackRow::decode(value)?.bytes;
+                let row = PackRow::decode(value)?;
+                bytes += match row_key.last_chunk::<16>() {
+                    Some(id) if row.state == PackState::Open => self.packs.size(PackId(*id)).await.unwrap_or(0),
+                    _ => row.bytes,
+                };
             }
             match rows.last() {
                 Some((last, _)) if rows.len() == PAGE => start = [last, &b"\0"[..]].concat(),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bedplate::format::chunk_list::ChunkList;
-use bedplate::format::codec;
+use bedplate::format::codec::Decoder;
 use bedplate::format::digest::chunk_digest;
 use bedplate::meta::Embedded;
 use bedplate::model::{BucketName, ByteRange, ObjectKey};
@@ -25,7 +25,7 @@ fn key(text: &str) -> ObjectKey {
 /// A store in a folder, with one bucket.
 async fn open(dir: &Path) -> Store {
     let meta = Embedded::open(&dir.join("meta")).unwrap();
-    let store = Store::open(meta, PackHome::local(dir.join("packs")), &Workers::new()).unwrap();
+    let store = Store::open(meta, PackHome::local(dir.join("packs")), &Workers::new()).await.unwrap();
     match store.create_bucket(&bucket(), "root").await {
         Ok(()) | Err(StoreError::BucketExists(_)) => store,
         Err(error) => panic!("{error}"),
@@ -405,7 +405,7 @@ async fn an_image_is_pulled_by_its_chunk_list() {
         for chunk in &list.chunks {
             let range = ByteRange { start: chunk.offset, end: chunk.offset + u64::from(chunk.stored_len) };
             let stored = store.read_pack(list.packs[chunk.pack as usize], range).await.unwrap();
-            let raw = codec::decode(chunk.codec, &stored, chunk.raw_len as usize).unwrap();
+            let raw = Decoder::new().chunk(chunk.offset, chunk.codec, &stored, chunk.within, chunk.raw_len).unwrap();
             assert_eq!(chunk_digest(&raw), chunk.digest);
             pulled.extend_from_slice(&raw);
         }

@@ -16,7 +16,7 @@ use super::*;
 use crate::auth::RootCredentials;
 use crate::bmc::MemoryPins;
 use crate::format::chunk_list::ChunkList;
-use crate::format::codec;
+use crate::format::codec::Decoder;
 use crate::format::digest::chunk_digest;
 use crate::meta::Embedded;
 use crate::model::Secret;
@@ -43,7 +43,7 @@ impl Door {
         let folder = tempfile::tempdir().unwrap();
         let workers = Workers::new();
         let meta = Embedded::open(&folder.path().join("meta")).unwrap();
-        let store = Store::open(meta.clone(), PackHome::local(folder.path().join("packs")), &workers).unwrap();
+        let store = Store::open(meta.clone(), PackHome::local(folder.path().join("packs")), &workers).await.unwrap();
         let catalogue = Catalogue::new(store.clone());
         catalogue.prepare().await.unwrap();
         let desk = ConductorConfig {
@@ -132,7 +132,7 @@ async fn an_image_goes_in_and_comes_out_bit_for_bit() {
         let request = get(&path).header("authorization", ADMIN).header("range", range).body(Body::empty()).unwrap();
         let (status, stored) = door.send(request).await;
         assert_eq!(status, StatusCode::PARTIAL_CONTENT);
-        let raw = codec::decode(chunk.codec, &stored, chunk.raw_len as usize).unwrap();
+        let raw = Decoder::new().chunk(chunk.offset, chunk.codec, &stored, chunk.within, chunk.raw_len).unwrap();
         assert_eq!(chunk_digest(&raw), chunk.digest);
         rebuilt.extend_from_slice(&raw);
     }

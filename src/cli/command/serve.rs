@@ -193,7 +193,7 @@ impl Appliance {
     async fn open(settings: &Settings, api_address: SocketAddr) -> Result<Self, CliError> {
         let (doors, jobs, engine) = (Workers::new(), Workers::new(), Workers::new());
         let meta = Embedded::open(&settings.data.join("meta"))?;
-        let store = Store::open(meta.clone(), PackHome::local(settings.data.join("packs")), &engine)?;
+        let store = Store::open(meta.clone(), PackHome::local(settings.data.join("packs")), &engine).await?;
         let auth = Auth::open(meta.clone(), RootCredentials::establish(&settings.data)?);
         let identity = ServerIdentity::load_or_create(&settings.data)?;
         let catalogue = Catalogue::new(store.clone());

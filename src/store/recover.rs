@@ -1,0 +1,95 @@
+//! What a crash leaves: packs that were being filled. Their groups say what is in them; they are sealed before the store opens its
+//! doors.
+
+use bytes::Bytes;
+
+use super::error::StoreError;
+use super::fetch::verified;
+use super::home::Packs;
+use super::seal;
+use crate::format::codec::Decoder;
+use crate::format::pack::{Directory, Entry, GROUP_START, Group, MAGIC};
+use crate::format::row::key;
+use crate::meta::{Meta, Transaction, prefix_end};
+use crate::model::PackId;
+use crate::sys::worker::blocking;
+
+/// Packs that are looked up at once; there are never more than a few.
+const PAGE: usize = 500;
+
+/// Seals all packs that a crash left open.
+pub(super) async fn recover(meta: &dyn Meta, packs: &Packs) -> Result<(), StoreError> {
+    let prefix = b"f/".to_vec();
+    for (row_key, _) in meta.scan(&prefix, &prefix_end(&prefix), PAGE).await? {
+        let Some(id) = row_key.last_chunk::<16>() else { continue };
+        let pack = PackId(*id);
+        match take_up(meta, packs, pack).await {
+            Ok(chunks) => tracing::info!(%pack, chunks, "sealed a pack that a crash left open"),
+            // Its objects cannot be read; all others can, so the store opens without it.
+            Err(error @ (StoreError::NoSuchPack(_) | StoreError::Corrupt { .. })) => {
+                tracing::error!(%pack, error = %error, "a pack that a crash left open cannot be sealed; run `bedplate store fsck`");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Seals one pack; answers how many chunks it has.
+async fn take_up(meta: &dyn Meta, packs: &Packs, pack: PackId) -> Result<usize, StoreError> {
+    if meta.get(&key::pack(pack)).await?.is_none() {
+        meta.commit(Transaction::new().delete(key::filling(pack))).await?;
+        return Ok(0);
+    }
+    let size = packs.size(pack).await?;
+    let bytes = packs.read(pack, 0, size).await?;
+    let entries = blocking(move || read_groups(pack, &bytes)).await.map_err(StoreError::step)??;
+    let directory = Directory { pack, entries };
+    seal::index(meta, pack, &directory.entries).await?;
+    let (tail, offset) = (directory.encode(), directory.offset());
+    let bytes = offset + tail.len() as u64;
+    let write = move |file: &dyn crate::sys::volume::VolumeFile| {
+        file.truncate(offset)?;
+        file.write_at(offset, &tail)?;
+        file.sync()
+    };
+    packs.with(pack, "seal a pack", write).await?;
+    seal::publish(meta, &directory, bytes).await?;
+    Ok(directory.entries.len())
+}
+
+/// The chunks of all groups of an open pack, up to what was never finished: groups at the end whose bytes are not all there.
+fn read_groups(pack: PackId, bytes: &Bytes) -> Result<Vec<Entry>, StoreError> {
+    let corrupt = |chunk: usize, what: &str| StoreError::Corrupt { pack, chunk: chunk as u32, what: what.to_owned() };
+    if !bytes.starts_with(MAGIC) {
+        return Err(corrupt(0, "its first bytes are not a pack's"));
+    }
+    let mut entries: Vec<Entry> = Vec::new();
+    let (mut at, mut whole) = (MAGIC.len(), 0);
+    let mut decoder = Decoder::new();
+    while let Some(group) = group_at(pack, bytes, at) {
+        let is_whole = group.entries.iter().all(|entry| {
+            let stored = bytes.slice(bytes.len().min(entry.offset as usize)..bytes.len().min(entry.end() as usize));
+            verified(&mut decoder, entry, stored).is_ok()
+        });
+        at = group.end() as usize;
+        entries.extend(group.entries);
+        if is_whole {
+            whole = entries.len();
+        }
+    }
+    // Whole groups beyond what cannot be read: that is no write that was cut off but damage to what was durable.
+    let beyond = (at..bytes.len().saturating_sub(GROUP_START)).find(|at| group_at(pack, bytes, *at).is_some());
+    if beyond.is_some_and(|at| at < bytes.len()) {
+        return Err(corrupt(entries.len(), "a group's head is damaged, and whole groups follow it"));
+    }
+    entries.truncate(whole);
+    Ok(entries)
+}
+
+/// The group whose head begins at `at`.
+fn group_at(pack: PackId, bytes: &Bytes, at: usize) -> Option<Group> {
+    let start = bytes.get(at..)?.first_chunk::<GROUP_START>()?;
+    let head = bytes.get(at..at.checked_add(Group::peek(start)?)?)?;
+    Group::decode(pack, at as u64, head).ok()
+}
