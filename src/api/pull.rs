@@ -64,12 +64,6 @@ async fn pack(
     headers: HeaderMap,
 ) -> ApiResult<Response> {
     let pack: PackId = parse(&pack)?;
-    if let Some(Extension(token)) = token {
-        let image = state.conductor().pull_image(token.text()).await?;
-        if !state.catalogue().listing(&image).await?.has_pack(&pack) {
-            return Err(no_such_pack(&pack));
-        }
-    }
     let wanted = range::exact(headers.get(RANGE).and_then(|value| value.to_str().ok()));
     let Some(wanted) = wanted.filter(|range| range.len() <= RANGE_MAX) else {
         return Err(ApiError::new(
@@ -79,6 +73,12 @@ async fn pack(
             "send `Range: bytes=FIRST-LAST`, as the chunk list says",
         ));
     };
+    if let Some(Extension(token)) = token {
+        let image = state.conductor().pull_image(token.text()).await?;
+        if !state.catalogue().listing(&image).await?.covers(&pack, wanted) {
+            return Err(no_such_pack(&pack));
+        }
+    }
     let first = read(&state, pack, wanted.start, wanted.end).await?;
     let headers = [
         (CONTENT_TYPE, OCTETS.to_owned()),

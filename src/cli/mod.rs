@@ -6,6 +6,7 @@ pub mod command;
 pub mod config;
 pub mod context;
 pub mod exit;
+pub mod files;
 pub mod output;
 pub mod remote;
 

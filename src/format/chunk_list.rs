@@ -130,7 +130,11 @@ fn decode_entry(reader: &mut Reader<'_>, packs: usize) -> Result<(ChunkRef, usiz
     let times = usize::try_from(reader.varint()?).map_err(|_| reader.damaged("a count is too large"))?;
     let (lens, frames) = (1..=CHUNK_MAX as u32, 1..=FRAME_MAX as u32);
     let stored = if chunk.codec == Codec::ZstdFrame { &frames } else { &lens };
-    if chunk.pack as usize >= packs || !lens.contains(&chunk.raw_len) || !stored.contains(&chunk.stored_len) || times == 0 {
+    if chunk.pack as usize >= packs
+        || !lens.contains(&chunk.raw_len)
+        || !stored.contains(&chunk.stored_len)
+        || times == 0
+    {
         return Err(reader.damaged("an entry names a pack, a length or a count that cannot be"));
     }
     let end = u64::from(chunk.within) + u64::from(chunk.raw_len);

@@ -51,11 +51,30 @@ impl Cutter {
         None
     }
 
+    /// Begins a chunk anew: the bytes since the last cut were a chunk that was found without looking at all of them.
+    pub fn restart(&mut self) {
+        self.hasher.set_hash(0);
+        self.length = 0;
+    }
+
     fn cut(&mut self, at: usize) -> usize {
         self.hasher.set_hash(0);
         self.length = 0;
         at
     }
+}
+
+/// Whether the cutter, had it come this far, would end a chunk after these bytes: they are the longest chunk, or the hash of their last
+/// bytes says so. It does not look for an earlier end.
+#[must_use]
+pub fn ends_chunk(chunk: &[u8]) -> bool {
+    if !(CHUNK_MIN..CHUNK_MAX).contains(&chunk.len()) {
+        return chunk.len() == CHUNK_MAX;
+    }
+    let hash = chunk[chunk.len() - WINDOW..]
+        .iter()
+        .fold(0u64, |hash, byte| (hash << 1).wrapping_add(gearhash::DEFAULT_TABLE[usize::from(*byte)]));
+    hash & MASK == 0
 }
 
 #[cfg(test)]
@@ -166,6 +185,21 @@ mod tests {
             ("mixed", mixed, "f8e7abb74a64312690c510a0b7511ccc0ea5ca13029e005ecd6d9564928449d2"),
         ] {
             assert_eq!(root(&data), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_end_is_known_by_the_last_bytes() {
+        for data in [splitmix(0, 1_000_000), hits(), vec![0; 400_000]] {
+            let mut at = 0;
+            let lengths = cut(&data, &[usize::MAX]);
+            let (last, rest) = lengths.split_last().unwrap();
+            for length in rest {
+                assert!(ends_chunk(&data[at..at + length]));
+                assert!(!ends_chunk(&data[at..at + length - 1]) || *length == CHUNK_MAX);
+                at += length;
+            }
+            assert_eq!(ends_chunk(&data[at..]), *last == CHUNK_MAX);
         }
     }
 

@@ -9,7 +9,7 @@ use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::format::chunk_list::ChunkList;
-use crate::model::{BucketName, Digest, ImageRef, ObjectKey, PackId};
+use crate::model::{BucketName, ByteRange, Digest, ImageRef, ObjectKey, PackId};
 use crate::store::{ByteStream, ListRequest, ObjectInfo, Precondition, PutRequest, Store, StoreError};
 use crate::sys::clock::Timestamp;
 use crate::sys::entropy;
@@ -122,15 +122,46 @@ pub enum ImageError {
 pub struct Listing {
     /// The encoded list.
     pub bytes: Bytes,
-    packs: HashSet<PackId>,
+    /// Which bytes of which packs are the image's: start and end, in order, neighbours joined.
+    extents: HashMap<PackId, Vec<(u64, u64)>>,
+    /// What the store said about where the image lies.
+    layout: u32,
 }
 
 impl Listing {
-    /// Whether the image has a chunk in this pack.
-    #[must_use]
-    pub fn has_pack(&self, pack: &PackId) -> bool {
-        self.packs.contains(pack)
+    /// Of a list; what an older listing allowed stays allowed, since an agent that has it may still be pulling.
+    fn new(list: &ChunkList, layout: u32, older: Option<&Self>) -> Self {
+        let mut extents = older.map(|older| older.extents.clone()).unwrap_or_default();
+        for chunk in &list.chunks {
+            let spans = extents.entry(list.packs[chunk.pack as usize]).or_default();
+            let (start, end) = (chunk.offset, chunk.offset + u64::from(chunk.stored_len));
+            match spans.last_mut() {
+                Some(last) if last.1 == start => last.1 = end,
+                Some(last) if *last == (start, end) => {}
+                _ => spans.push((start, end)),
+            }
+        }
+        extents.values_mut().for_each(join);
+        Self { bytes: list.encode().into(), extents, layout }
     }
+
+    /// Whether all bytes of the range are the image's. Packs hold other people's chunks too.
+    #[must_use]
+    pub fn covers(&self, pack: &PackId, range: ByteRange) -> bool {
+        let Some(spans) = self.extents.get(pack) else { return false };
+        let after = spans.partition_point(|span| span.0 <= range.start);
+        after.checked_sub(1).is_some_and(|at| range.end <= spans[at].1)
+    }
+}
+
+/// Sorts spans, and joins those that meet.
+fn join(spans: &mut Vec<(u64, u64)>) {
+    spans.sort_unstable();
+    spans.dedup_by(|next, last| {
+        let meets = next.0 <= last.1;
+        last.1 = if meets { last.1.max(next.1) } else { last.1 };
+        meets
+    });
 }
 
 /// The catalogue. Cheap to clone.
@@ -140,7 +171,7 @@ pub struct Catalogue {
     listings: Arc<Mutex<Listings>>,
 }
 
-/// The last few listings used, oldest first. Versions never change, so only removal makes one stale.
+/// The last few listings used, oldest first. Versions never change; where they lie may, when packs are rewritten.
 #[derive(Default)]
 struct Listings {
     known: HashMap<ImageRef, Arc<Listing>>,
@@ -254,11 +285,18 @@ impl Catalogue {
     /// The chunk list as it goes over the wire, and the packs that the image needs.
     pub async fn listing(&self, image: &ImageRef) -> Result<Arc<Listing>, ImageError> {
         let known = self.lock().known.get(image).cloned();
-        if let Some(known) = known {
-            return Ok(known);
+        let layout = self.store.layout(&BucketName::images(), &key_of(image)).await;
+        let layout = match layout {
+            Err(StoreError::NoSuchKey(_) | StoreError::NoSuchBucket(_)) => {
+                return Err(ImageError::NoSuchImage(image.clone()));
+            }
+            other => other.map_err(failed("look up", image))?,
+        };
+        if let Some(known) = known.as_ref().filter(|known| known.layout == layout) {
+            return Ok(known.clone());
         }
         let list = self.chunk_list(image).await?;
-        let listing = Arc::new(Listing { bytes: list.encode().into(), packs: list.packs.into_iter().collect() });
+        let listing = Arc::new(Listing::new(&list, layout, known.as_deref()));
         self.lock().remember(image, &listing);
         Ok(listing)
     }

@@ -1,13 +1,10 @@
-//! Which pack ranges to ask for: chunks that lie near each other in a pack travel in one request.
+//! Which pack ranges to ask for: chunks that lie next to each other in a pack travel in one request.
 
 use crate::format::chunk_list::ChunkRef;
 use crate::model::ByteRange;
 
 /// Largest request in bytes; a pack's chunks rarely lie in longer runs, and a lost connection costs at most this.
 const REQUEST_MAX: u64 = 4 * 1024 * 1024;
-/// Bytes between two chunks that are cheaper to fetch along than to leave out with a request of their own.
-const GAP_MAX: u64 = 64 * 1024;
-
 /// One request: a range of a pack, and the chunks in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetch {
@@ -19,7 +16,7 @@ pub struct Fetch {
     pub chunks: Vec<usize>,
 }
 
-/// Requests for the chunks at these positions. A chunk that is wanted at several places is asked for once.
+/// Requests for the chunks at these positions. What lies between two chunks may be somebody else's, and is not asked for. A chunk that is wanted at several places is asked for once.
 #[must_use]
 pub fn fetches(chunks: &[ChunkRef], wanted: &[usize]) -> Vec<Fetch> {
     let mut sorted = wanted.to_vec();
@@ -30,7 +27,7 @@ pub fn fetches(chunks: &[ChunkRef], wanted: &[usize]) -> Vec<Fetch> {
         let end = chunk.offset + u64::from(chunk.stored_len);
         if let Some(open) = plan.last_mut()
             && open.pack == chunk.pack
-            && chunk.offset <= open.range.end + GAP_MAX
+            && chunk.offset <= open.range.end
             && end.max(open.range.end) - open.range.start <= REQUEST_MAX
         {
             open.range.end = open.range.end.max(end);
@@ -57,11 +54,11 @@ mod tests {
 
     #[test]
     fn neighbours_travel_together() {
-        let chunks = [chunk(0, 0, 100), chunk(0, 100, 50), chunk(1, 0, 10), chunk(0, 200, 1), chunk(0, 1 << 30, 9)];
+        let chunks = [chunk(0, 0, 100), chunk(0, 100, 50), chunk(1, 0, 10), chunk(0, 150, 1), chunk(0, 1 << 30, 9)];
         let plan = fetches(&chunks, &[0, 1, 2, 3, 4]);
         let shape: Vec<_> = plan.iter().map(|f| (f.pack, f.range.start, f.range.end, f.chunks.clone())).collect();
         let far = 1 << 30;
-        assert_eq!(shape, [(0, 0, 201, vec![0, 1, 3]), (0, far, far + 9, vec![4]), (1, 0, 10, vec![2])]);
+        assert_eq!(shape, [(0, 0, 151, vec![0, 1, 3]), (0, far, far + 9, vec![4]), (1, 0, 10, vec![2])]);
         let again = [chunk(0, 0, 100), chunk(0, 0, 100)];
         assert_eq!(fetches(&again, &[0, 1]).len(), 1);
     }

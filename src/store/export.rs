@@ -63,6 +63,11 @@ impl Store {
         Ok(list)
     }
 
+    /// A number that changes when an object's chunks are moved to other packs, or the object is replaced.
+    pub async fn layout(&self, bucket: &BucketName, object: &ObjectKey) -> Result<u32, StoreError> {
+        Ok(crc32c::crc32c(&self.object_row(bucket, object).await?.encode()))
+    }
+
     /// Bytes of a pack, at most [`READ_PACK_MAX`]; the reader verifies the chunks in them.
     pub async fn read_pack(&self, pack: PackId, range: ByteRange) -> Result<Bytes, StoreError> {
         let row = self.inner.meta.get(&key::pack(pack)).await?.ok_or(StoreError::NoSuchPack(pack))?;

@@ -82,6 +82,16 @@ impl Chunks {
         }
     }
 
+    /// The number of each chunk, by its digest.
+    pub(super) fn numbers(&self) -> HashMap<Digest, u32> {
+        match self {
+            Self::Sealed(directory) => {
+                (0..).zip(&directory.entries).map(|(number, entry)| (entry.digest, number)).collect()
+            }
+            Self::Open(open) => (0..).zip(open.entries()).map(|(number, entry)| (entry.digest, number)).collect(),
+        }
+    }
+
     fn pack(&self) -> PackId {
         match self {
             Self::Sealed(directory) => directory.pack,

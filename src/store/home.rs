@@ -40,9 +40,9 @@ impl PackHome {
     pub(super) fn open(self) -> Result<Packs, StoreError> {
         let volume = match self.0 {
             Place::Volume(volume) => volume,
-            Place::Local(dir) => Arc::new(
-                LocalVolume::open(dir).map_err(|source| StoreError::volume("open the packs' folder", source))?,
-            ),
+            Place::Local(dir) => {
+                Arc::new(LocalVolume::open(dir).map_err(|source| StoreError::volume("open the packs' folder", source))?)
+            }
         };
         Ok(Packs { volume, files: Arc::default() })
     }
@@ -128,8 +128,9 @@ impl Packs {
         self.with(pack, "read a pack", move |file| file.read_at(start, len)).await
     }
 
-    /// A pack's length in bytes.
+    /// A pack's length in bytes, of the file that has its name now.
     pub(super) async fn size(&self, pack: PackId) -> Result<u64, StoreError> {
+        self.forget(pack);
         self.with(pack, "look at a pack", VolumeFile::len).await
     }
 

@@ -5,7 +5,7 @@ use md5::{Digest as _, Md5};
 
 use super::Store;
 use super::error::StoreError;
-use super::ingest::{Content, Expected, ingest};
+use super::ingest::{Content, Expected, Source, ingest};
 use super::list::object_key;
 use super::types::{ByteStream, ObjectInfo, PartInfo, Precondition, PutRequest, UploadInfo};
 use crate::format::manifest::{self, Term};
@@ -67,8 +67,9 @@ impl Store {
             return Err(StoreError::InvalidPart { number });
         }
         self.upload_row(bucket, object, *upload).await?;
-        let expected = Expected { may_inline: false, bytes: request.expected_bytes, md5: request.expected_md5 };
-        let ingested = ingest(&self.inner, body, expected).await?;
+        let expected =
+            Expected { may_inline: false, sums: true, bytes: request.expected_bytes, md5: request.expected_md5 };
+        let ingested = ingest(&self.inner, Source::Stream(body), expected).await?;
         let row = PartRow {
             size: ingested.size,
             md5: ingested.md5,

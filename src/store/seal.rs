@@ -34,7 +34,8 @@ pub(super) fn sync(tools: Tools, open: &Filling) -> impl Future<Output = Result<
         synced.await.map_err(|error| Failure::of(&error))?.map_err(|error| Failure::of(&error))?;
         if !has_row {
             let row = PackRow::open(clock::now(), tools.epoch.current());
-            let tx = Transaction::new().put(key::pack(pack), row.encode()).put(key::filling(pack), row::encode_filling());
+            let tx =
+                Transaction::new().put(key::pack(pack), row.encode()).put(key::filling(pack), row::encode_filling());
             tools.meta.commit(tx).await.map_err(|error| Failure::of(&error))?;
         }
         Ok(end)

@@ -207,8 +207,8 @@ async fn a_flipped_bit_is_named_and_never_served() {
     let list_before = packs(dir.path());
     for path in &list_before {
         let mut pack = std::fs::read(path).unwrap();
-        // Within the first chunk: behind it, the directory of a small pack begins.
-        pack[40] ^= 0x10;
+        // Within the chunks of the victim.
+        pack[2_000_000] ^= 0x10;
         std::fs::write(path, pack).unwrap();
     }
     let store = open(dir.path()).await;
@@ -236,6 +236,9 @@ async fn a_damaged_directory_and_an_orphan_are_found() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await;
     put(&store, "victim", &Random(2).bytes(300_000)).await;
+    store.close().await;
+    drop(store);
+    let store = open(dir.path()).await;
     let path = packs(dir.path()).remove(0);
     let mut pack = std::fs::read(&path).unwrap();
     // A pack that a crash left behind, before its row was written.

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::format::boot_region::{self, BootRegion};
+use crate::format::chunk_list::ChunkRef;
 use crate::format::order::Order;
 use crate::image::seed;
 use crate::rack::machine::{BootFrom, Found, Power};
@@ -152,10 +153,15 @@ async fn a_token_opens_its_own_node_and_nothing_else() {
     assert_eq!(ask(&door, token, "/api/v1/pull/images/node@1", None).await.0, StatusCode::OK);
     assert_eq!(ask(&door, token, "/api/v1/pull/images/other@1", None).await.0, StatusCode::NOT_FOUND);
     let pack = |pack| format!("/api/v1/pull/packs/{pack}");
-    assert_eq!(ask(&door, token, &pack(own.packs[0]), Some("bytes=0-9")).await.0, StatusCode::PARTIAL_CONTENT);
-    let foreign = other.packs.iter().find(|pack| !own.packs.contains(pack)).expect("each import seals its own pack");
-    assert_eq!(ask(&door, token, &pack(*foreign), Some("bytes=0-9")).await.0, StatusCode::NOT_FOUND);
-    assert_eq!(ask(&door, &order.boot_token, &pack(own.packs[0]), Some("bytes=0-9")).await.0, StatusCode::UNAUTHORIZED);
+    let bytes = |chunk: &ChunkRef| format!("bytes={}-{}", chunk.offset, chunk.offset + u64::from(chunk.stored_len) - 1);
+    let (first, own_pack) = (bytes(&own.chunks[0]), pack(own.packs[own.chunks[0].pack as usize]));
+    assert_eq!(ask(&door, token, &own_pack, Some(&first)).await.0, StatusCode::PARTIAL_CONTENT);
+    // The two images share a pack, and not its bytes.
+    let foreign = other.chunks.iter().find(|chunk| own.chunks.iter().all(|own| own.digest != chunk.digest)).unwrap();
+    let foreign_pack = pack(other.packs[foreign.pack as usize]);
+    assert_eq!(ask(&door, token, &foreign_pack, Some(&bytes(foreign))).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(ask(&door, token, &own_pack, Some("bytes=0-9")).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(ask(&door, &order.boot_token, &own_pack, Some(&first)).await.0, StatusCode::UNAUTHORIZED);
     assert_eq!(ask(&door, token, "/api/v1/images", None).await.0, StatusCode::UNAUTHORIZED);
 
     let (status, refused) = door.json(Method::DELETE, "/api/v1/images/node@1", Value::Null).await;
@@ -172,7 +178,7 @@ async fn a_token_opens_its_own_node_and_nothing_else() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(ask(&door, token, "/agent/v1/order", None).await.0, StatusCode::UNAUTHORIZED);
-    assert_eq!(ask(&door, token, &pack(own.packs[0]), Some("bytes=0-9")).await.0, StatusCode::UNAUTHORIZED);
+    assert_eq!(ask(&door, token, &own_pack, Some(&first)).await.0, StatusCode::UNAUTHORIZED);
     assert_eq!(door.send(get(path).body(Body::empty()).unwrap()).await.0, StatusCode::NOT_FOUND);
     assert_eq!(door.json(Method::DELETE, "/api/v1/images/node@1", Value::Null).await.0, StatusCode::NO_CONTENT);
 }

@@ -6,6 +6,7 @@ pub mod completions;
 pub mod get;
 pub mod image;
 pub mod key;
+mod local;
 pub mod ls;
 pub mod man;
 pub mod node;

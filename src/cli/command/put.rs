@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use crate::cli::Context;
 use crate::cli::exit::{CliError, DONE, Exit};
+use crate::cli::files::{FileBelow, files_below};
 use crate::cli::remote::{self, PART_BYTES, PARTS_ABOVE, Place};
 use crate::model::ByteSize;
 
@@ -68,13 +69,6 @@ struct Sender<'a> {
     skipped: AtomicU64,
 }
 
-/// One file and where it goes.
-struct Item {
-    file: PathBuf,
-    key: String,
-    bytes: u64,
-}
-
 /// Puts, and prints what travelled.
 pub async fn run(args: PutArgs, context: &Context) -> Result<Exit, CliError> {
     let started = Instant::now();
@@ -124,42 +118,12 @@ pub async fn run(args: PutArgs, context: &Context) -> Result<Exit, CliError> {
 }
 
 /// The files to send, by name.
-fn collect(args: &PutArgs) -> Result<Vec<Item>, CliError> {
-    let source = &args.source;
-    let at = |path: &FilePath, error: &std::io::Error| CliError::because(format!("read {}", path.display()), error);
-    let facts = std::fs::metadata(source).map_err(|error| at(source, &error))?;
-    if !facts.is_dir() {
-        let name = source.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let key = &args.target.key;
-        let key = if key.is_empty() || key.ends_with('/') { format!("{key}{name}") } else { key.clone() };
-        return Ok(vec![Item { file: source.clone(), key, bytes: facts.len() }]);
-    }
-    if !args.recursive {
-        let text = format!("{} is a folder", source.display());
+fn collect(args: &PutArgs) -> Result<Vec<FileBelow>, CliError> {
+    if args.source.is_dir() && !args.recursive {
+        let text = format!("{} is a folder", args.source.display());
         return Err(CliError::usage(text).hint("add --recursive to put the files in it"));
     }
-    let base = args.target.key.trim_end_matches('/');
-    let mut items = Vec::new();
-    let mut folders = vec![(source.clone(), base.to_owned())];
-    while let Some((folder, prefix)) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).map_err(|error| at(&folder, &error))? {
-            let entry = entry.map_err(|error| at(&folder, &error))?;
-            let file = entry.path();
-            let Ok(name) = entry.file_name().into_string() else {
-                return Err(CliError::failed(format!("{} has a name that is no UTF-8: rename it", file.display())));
-            };
-            let key = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
-            let facts = std::fs::metadata(&file).map_err(|error| at(&file, &error))?;
-            let kind = entry.file_type().map_err(|error| at(&file, &error))?;
-            if facts.is_file() {
-                items.push(Item { file, key, bytes: facts.len() });
-            } else if kind.is_dir() {
-                folders.push((file, key));
-            }
-        }
-    }
-    items.sort_by(|a, b| a.key.cmp(&b.key));
-    Ok(items)
+    files_below(&args.source, &args.target.key)
 }
 
 impl Sender<'_> {
@@ -167,7 +131,7 @@ impl Sender<'_> {
         remote::explain(self.context, &format!("{}/{key}", self.bucket), error)
     }
 
-    async fn put(&self, item: &Item) -> Result<(), CliError> {
+    async fn put(&self, item: &FileBelow) -> Result<(), CliError> {
         let unreadable = |error: std::io::Error| CliError::because(format!("read {}", item.file.display()), &error);
         if !self.force && self.is_there(item).await? {
             self.skipped.fetch_add(1, Ordering::Relaxed);
@@ -191,7 +155,7 @@ impl Sender<'_> {
     }
 
     /// Whether the object that is there is this file.
-    async fn is_there(&self, item: &Item) -> Result<bool, CliError> {
+    async fn is_there(&self, item: &FileBelow) -> Result<bool, CliError> {
         let found = match self.store.head(&remote::path(&item.key)?).await {
             Ok(found) => found,
             Err(object_store::Error::NotFound { .. }) => return Ok(false),

@@ -1,8 +1,12 @@
 //! `bedplate store`: figures of the store, and whether it is sound.
 
+use std::path::PathBuf;
+
 use serde_json::json;
 
+use super::local;
 use crate::cli::exit::{CliError, DONE, Exit, FAILED};
+use crate::cli::remote::Place;
 use crate::cli::{Context, output};
 use crate::model::{BucketName, ByteSize};
 use crate::store::{FsckError, FsckReport, Stats};
@@ -12,7 +16,11 @@ use crate::store::{FsckError, FsckReport, Stats};
 #[command(after_help = "Examples:
   bedplate store stats --output json
   bedplate store stats --bucket datasets
-  bedplate store fsck --read-data")]
+  bedplate store fsck --read-data
+  bedplate store import --data /srv/bedplate datasets/v1 ./dataset
+  bedplate store export --data /srv/bedplate datasets/v1/ ./dataset
+
+import and export open the data folder themselves: stop `bedplate serve` first. They move bytes faster than any client can.")]
 pub struct StoreArgs {
     #[command(subcommand)]
     verb: Verb,
@@ -32,19 +40,40 @@ enum Verb {
         #[arg(long)]
         read_data: bool,
     },
+    /// Bring a file, or all files of a folder, into the data folder, while no appliance uses it
+    Import {
+        /// Where to: BUCKET, BUCKET/PREFIX/ or, for a file, BUCKET/KEY
+        #[arg(value_name = "BUCKET/PREFIX")]
+        place: Place,
+        /// The file or folder
+        #[arg(value_name = "PATH")]
+        source: PathBuf,
+    },
+    /// Take all objects below a prefix out of the data folder, while no appliance uses it
+    Export {
+        /// What: BUCKET or BUCKET/PREFIX
+        #[arg(value_name = "BUCKET/PREFIX")]
+        place: Place,
+        /// The folder to write to
+        #[arg(value_name = "FOLDER")]
+        target: PathBuf,
+    },
 }
 
 /// Asks the appliance.
 pub async fn run(args: StoreArgs, context: &Context) -> Result<Exit, CliError> {
-    let api = context.api()?;
     match args.verb {
+        Verb::Import { place, source } => local::import(context, &place, &source).await,
+        Verb::Export { place, target } => local::export(context, &place, &target).await,
         Verb::Stats { bucket } => {
+            let api = context.api()?;
             let query = bucket.map(|bucket| format!("?bucket={bucket}")).unwrap_or_default();
             let stats: Stats = api.get_json(&format!("/api/v1/store/stats{query}")).await?;
             context.output.value(&stats, show_stats)?;
             Ok(DONE)
         }
         Verb::Fsck { read_data } => {
+            let api = context.api()?;
             let report: FsckReport = api.post_json("/api/v1/store/fsck", &json!({ "data": read_data })).await?;
             context.output.value(&report, show_report)?;
             if report.errors.is_empty() {
