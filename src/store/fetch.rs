@@ -5,8 +5,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{BoxStream, FuturesOrdered};
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::error::StoreError;
 use super::session::OpenPack;
@@ -18,14 +20,16 @@ use crate::format::pack::{Directory, Entry};
 use crate::format::row::{self, PackRow, PackState, key};
 use crate::meta::{MetaError, Transaction};
 use crate::model::{Digest, PackId};
-use crate::sys::worker::blocking;
+use crate::sys::volume::VolumeFile;
 
 /// Stored bytes of one read.
 const READ_BYTES: u64 = 1024 * 1024;
 /// Bytes that one read may decode to.
 const READ_RAW_BYTES: u64 = 2 * 1024 * 1024;
 /// Reads under way for one stream.
-const READ_AHEAD: usize = 3;
+const READ_AHEAD: usize = 8;
+/// Bytes that the reads of all streams, but the first of each, may decode to.
+pub(super) const READ_BUDGET: usize = 256 * 1024 * 1024;
 /// Directory entries kept in memory: about 15 MiB.
 const ENTRIES_KEPT: usize = 256 * 1024;
 
@@ -149,31 +153,44 @@ impl Inner {
         let Read { pack, first, wanted } = read;
         let (Some((head, ..)), Some((tail, ..))) = (wanted.first(), wanted.last()) else { return Ok(Vec::new()) };
         let (start, end) = (head.offset, tail.end());
-        let bytes = self.packs.read(pack, start, end).await.map_err(|error| match error {
-            StoreError::NoSuchPack(_) => {
-                StoreError::Corrupt { pack, chunk: first, what: "the pack's file is missing".to_owned() }
-            }
-            other => other,
-        })?;
-        let work = move || {
+        // Read and decoded in one step: once it has begun, it ends without anybody's help.
+        let work = move |file: &dyn VolumeFile| {
+            let bytes = file.read_at(start, (end - start) as usize)?;
             let mut decoded = Vec::with_capacity(wanted.len());
             let mut decoder = Decoder::new();
             for (chunk, (entry, from, to, times)) in (first..).zip(wanted) {
                 let at = (entry.offset - start) as usize;
                 let stored = at..at + entry.stored_len as usize;
                 let stored = if stored.end <= bytes.len() { bytes.slice(stored) } else { Bytes::new() };
-                let raw = verified(&mut decoder, &entry, stored).map_err(|what| (chunk, entry.digest, what))?;
-                decoded.push((raw.slice(from as usize..to as usize), times));
+                match verified(&mut decoder, &entry, stored) {
+                    Ok(raw) => decoded.push((raw.slice(from as usize..to as usize), times)),
+                    Err(what) => return Ok(Err((chunk, entry.digest, what))),
+                }
             }
-            Ok(decoded)
+            Ok(Ok(decoded))
         };
-        match blocking(work).await.map_err(StoreError::step)? {
-            Ok(decoded) => Ok(decoded),
-            Err((chunk, digest, what)) => {
+        match self.packs.with(pack, "read a pack", work).await {
+            Ok(Ok(decoded)) => Ok(decoded),
+            Ok(Err((chunk, digest, what))) => {
                 self.distrust(&digest, Location { pack, chunk }).await;
                 Err(StoreError::Corrupt { pack, chunk, what: what.to_owned() })
             }
+            Err(StoreError::NoSuchPack(_)) => {
+                Err(StoreError::Corrupt { pack, chunk: first, what: "the pack's file is missing".to_owned() })
+            }
+            Err(other) => Err(other),
         }
+    }
+
+    /// One chunk's bytes, verified.
+    pub(super) async fn chunk(&self, at: Location) -> Result<Bytes, StoreError> {
+        let entry = self.chunks(at.pack, at.chunk).await?.entry(at.chunk).ok_or_else(|| StoreError::Corrupt {
+            pack: at.pack,
+            chunk: at.chunk,
+            what: "the pack has no such chunk".to_owned(),
+        })?;
+        let read = Read { pack: at.pack, first: at.chunk, wanted: vec![(entry, 0, entry.raw_len, 1)] };
+        Ok(self.fetch(read).await?.pop().map(|(bytes, _)| bytes).unwrap_or_default())
     }
 
     /// Takes a damaged chunk out of the index, so that bytes that are put again are stored again and not found here.
@@ -300,27 +317,75 @@ impl Planner {
     }
 }
 
+/// Reads ahead: several reads under way, as long as all streams together stay within the budget. The read that is wanted next
+/// needs no budget, so that a stream whose client sleeps holds up nobody.
+struct Ahead {
+    inner: Arc<Inner>,
+    planner: Planner,
+    under_way: FuturesOrdered<BoxFuture<'static, Result<Decoded, StoreError>>>,
+    ended: bool,
+}
+
+impl Ahead {
+    /// Starts reads, as many as may be under way.
+    async fn fill(&mut self) -> Result<(), StoreError> {
+        while !self.ended && self.under_way.len() < READ_AHEAD {
+            let budget = self.inner.read_budget.clone().try_acquire_many_owned(READ_RAW_BYTES as u32).ok();
+            if budget.is_none() && !self.under_way.is_empty() {
+                return Ok(());
+            }
+            let Some(read) = self.planner.next().await? else {
+                self.ended = true;
+                return Ok(());
+            };
+            let inner = self.inner.clone();
+            self.under_way.push_back(
+                async move {
+                    let pieces = inner.fetch(read).await?;
+                    Ok(Decoded { pieces, _budget: budget })
+                }
+                .boxed(),
+            );
+        }
+        Ok(())
+    }
+
+    /// The next pieces; none at the end.
+    async fn next(&mut self) -> Result<Option<Decoded>, StoreError> {
+        self.fill().await?;
+        self.under_way.next().await.transpose()
+    }
+}
+
+/// What one read came to: pieces, how often each follows itself, and the memory that was set aside for them.
+struct Decoded {
+    pieces: Vec<(Bytes, u64)>,
+    _budget: Option<OwnedSemaphorePermit>,
+}
+
+impl Decoded {
+    /// All pieces, one after the other; the budget is given back with the last.
+    fn stream(self) -> impl futures_util::Stream<Item = Result<Bytes, StoreError>> {
+        let Self { pieces, _budget } = self;
+        let repeated = pieces.into_iter().flat_map(|(bytes, times)| (0..times).map(move |_| bytes.clone()));
+        stream::iter(repeated.map(move |bytes| {
+            let _held = &_budget;
+            Ok(bytes)
+        }))
+    }
+}
+
 impl Store {
     /// `len` bytes of the terms from `skip` on, verified.
     pub(super) fn read(&self, terms: Vec<Term>, skip: u64, len: u64) -> BoxStream<'static, Result<Bytes, StoreError>> {
         let inner = self.inner.clone();
         let planner = Planner { inner: inner.clone(), terms: terms.into_iter(), current: None, skip, left: len };
-        let reads =
-            stream::try_unfold(
-                planner,
-                |mut planner| async move { Ok(planner.next().await?.map(|read| (read, planner))) },
-            );
-        reads
-            .map_ok(move |read| {
-                let inner = inner.clone();
-                async move { inner.fetch(read).await }
-            })
-            .try_buffered(READ_AHEAD)
-            .map_ok(|pieces| {
-                let repeated = pieces.into_iter().flat_map(|(bytes, times)| (0..times).map(move |_| bytes.clone()));
-                stream::iter(repeated.map(Ok))
-            })
-            .try_flatten()
-            .boxed()
+        let ahead = Ahead { inner, planner, under_way: FuturesOrdered::new(), ended: false };
+        stream::try_unfold(ahead, |mut ahead| async move {
+            Ok::<_, StoreError>(ahead.next().await?.map(|read| (read, ahead)))
+        })
+        .map_ok(Decoded::stream)
+        .try_flatten()
+        .boxed()
     }
 }

@@ -50,6 +50,8 @@ struct Inner {
     packs: home::Packs,
     packer: packer::Packer,
     directories: fetch::Directories,
+    /// Bytes that reads may still take.
+    read_budget: Arc<tokio::sync::Semaphore>,
     /// Uploads under way.
     uploads: Arc<AtomicUsize>,
     /// This process, as it marks buckets that it is deleting.
@@ -84,6 +86,7 @@ impl Store {
             packs,
             packer,
             directories: fetch::Directories::default(),
+            read_budget: Arc::new(tokio::sync::Semaphore::new(fetch::READ_BUDGET)),
             uploads: Arc::new(AtomicUsize::new(0)),
             process: entropy::fresh_id(),
         };

@@ -1,14 +1,13 @@
-//! Multipart uploads: each part is stored like an object of its own; completion joins their manifests in one transaction.
-//! Parts are cut independently, so that an object of several parts has no root digest that the whole bytes would give.
+//! Multipart uploads: each part is stored like an object of its own; completion cuts the seams anew, so that the object has the chunks that
+//! it would have had in one piece, and names it in one transaction.
 
 use md5::{Digest as _, Md5};
 
 use super::Store;
 use super::error::StoreError;
-use super::ingest::{Content, Expected, Source, ingest};
+use super::ingest::{Content, Expected, Source, ingest, join};
 use super::list::object_key;
 use super::types::{ByteStream, ObjectInfo, PartInfo, Precondition, PutRequest, UploadInfo};
-use crate::format::manifest::{self, Term};
 use crate::format::row::{ObjectRow, PartRow, UploadRow, key};
 use crate::meta::{MetaError, Transaction, prefix_end};
 use crate::model::limit::{PART_MIN, PARTS_MAX, TRANSACTION_KEYS_MAX};
@@ -151,24 +150,16 @@ impl Store {
         let upload_bytes = upload_row.encode();
         let stored = self.part_rows(*upload).await?;
         let chosen = choose(&stored, parts)?;
-        let mut terms: Vec<Term> = Vec::new();
         let mut sums = Md5::new();
-        let mut size = 0;
-        for part in &chosen {
-            sums.update(part.md5);
-            size += part.size;
-            if part.size > 0 {
-                let (part_terms, _) = self.inner.terms(&part.body, 0, part.size).await?;
-                part_terms.into_iter().for_each(|term| manifest::push_term(&mut terms, term));
-            }
-        }
-        let root_digest = if let [only] = chosen[..] { Some(only.root_digest) } else { None };
+        chosen.iter().for_each(|part| sums.update(part.md5));
+        let size = chosen.iter().map(|part| part.size).sum();
+        let (terms, root_digest) = join(&self.inner, &chosen).await?;
         let row = ObjectRow {
             size,
             etag: format!("{}-{}", hex::encode(sums.finalize()), chosen.len()),
             modified: clock::now(),
             described: upload_row.described,
-            root_digest,
+            root_digest: Some(root_digest),
             parts: chosen.len() as u32,
             body: self.inner.lay_down(Content::Terms(terms)).await?,
         };

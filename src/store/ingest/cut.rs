@@ -12,9 +12,22 @@ use crate::model::Digest;
 /// A chunk that was cut.
 pub(super) struct Piece {
     pub(super) digest: Digest,
+    pub(super) len: u32,
+    /// Its bytes; none where the store has it and they are not at hand.
     pub(super) data: Bytes,
     /// Where the store has it, when that is known already.
     pub(super) at: Option<Location>,
+}
+
+impl Piece {
+    pub(super) fn new(digest: Digest, data: Bytes, at: Option<Location>) -> Self {
+        Self { digest, len: data.len() as u32, data, at }
+    }
+
+    /// A chunk that the store has.
+    pub(super) fn known(digest: Digest, len: u32, at: Location) -> Self {
+        Self { digest, len, data: Bytes::new(), at: Some(at) }
+    }
 }
 
 /// What runs over all bytes in order.
@@ -56,7 +69,7 @@ impl Cut {
         while begin < data.len() {
             if let Some(len) = self.same_again(&data[begin..], pieces.last()) {
                 let before = &pieces[pieces.len() - 1];
-                let piece = Piece { digest: before.digest, data: data.slice(begin..begin + len), at: before.at };
+                let piece = Piece::new(before.digest, data.slice(begin..begin + len), before.at);
                 self.add(&mut pieces, piece);
                 (begin, at) = (begin + len, begin + len);
                 continue;
@@ -66,8 +79,7 @@ impl Cut {
                 break;
             }
             if let Some(guess) = self.predictor.guess(&data[begin..]) {
-                let piece =
-                    Piece { digest: guess.digest, data: data.slice(begin..begin + guess.len), at: Some(guess.at) };
+                let piece = Piece::new(guess.digest, data.slice(begin..begin + guess.len), Some(guess.at));
                 self.add(&mut pieces, piece);
                 (begin, at) = (begin + guess.len, begin + guess.len);
                 continue;
@@ -97,7 +109,7 @@ impl Cut {
         let digest = chunk_digest(&data);
         let at = self.predictor.find(&digest);
         self.root.push(digest, data.len() as u64);
-        pieces.push(Piece { digest, data, at });
+        pieces.push(Piece::new(digest, data, at));
     }
 
     /// Adds a chunk whose end was not found by the cutter.

@@ -78,17 +78,19 @@ impl Feed {
     /// Takes back a batch's memory, when nobody keeps a part of it.
     pub(super) fn recycle(&mut self, data: Bytes) {
         if self.pool.len() < POOL
-            && let Ok(mut data) = data.try_into_mut()
+            && let Ok(data) = data.try_into_mut()
         {
-            data.clear();
             self.pool.push(data);
         }
     }
 
-    fn buffer(&mut self, capacity: usize) -> BytesMut {
+    /// Memory for a batch of up to `limit` bytes, with whatever it held before.
+    fn buffer(&mut self, limit: usize) -> BytesMut {
         let mut data = self.pool.pop().unwrap_or_default();
-        data.reserve(capacity);
-        data.resize(CHUNK_MAX, 0);
+        if data.len() < limit {
+            data.resize(limit, 0);
+        }
+        data.truncate(limit);
         data
     }
 
@@ -100,6 +102,7 @@ impl Feed {
         // The first bytes are awaited before the batch is allocated: an idle upload holds little.
         self.pull().await?;
         let mut data = self.buffer(if self.ended { CHUNK_MAX } else { limit });
+        data.truncate(CHUNK_MAX);
         while !self.carry.is_empty() {
             let count = self.carry.len().min(limit - data.len());
             data.extend_from_slice(&self.carry.split_to(count));
@@ -130,7 +133,6 @@ impl Feed {
         let Source::File(file) = &self.source else { return Ok(Batch { data, last: true }) };
         let mut file = file.try_clone().map_err(|error| StoreError::Body(error.into()))?;
         let read = blocking(move || {
-            data.resize(limit, 0);
             let mut filled = CHUNK_MAX;
             while filled < limit {
                 match file.read(&mut data[filled..]) {

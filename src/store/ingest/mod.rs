@@ -3,6 +3,7 @@
 
 mod cut;
 mod feed;
+mod join;
 mod place;
 mod predict;
 
@@ -14,6 +15,7 @@ use md5::{Digest as _, Md5};
 use self::cut::{Cut, Piece, Tail};
 pub(super) use self::feed::Source;
 use self::feed::{Batch, Feed, Share};
+pub(super) use self::join::join;
 use self::place::{Placer, RUN, RUNS_BYTES};
 use super::Inner;
 use super::error::StoreError;

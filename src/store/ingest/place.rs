@@ -67,10 +67,10 @@ impl Placer {
     /// them that had to be looked up was found.
     pub(super) async fn place(&mut self, pieces: Vec<Piece>, run_limit: usize) -> Result<Option<PackId>, StoreError> {
         let (known, hint) = self.look_up(&pieces).await?;
-        let total: usize = pieces.iter().map(|piece| piece.data.len()).sum();
+        let total: usize = pieces.iter().map(|piece| piece.len as usize).sum();
         let mut fresh = Vec::new();
         for piece in pieces {
-            let raw_len = piece.data.len() as u32;
+            let raw_len = piece.len;
             let at = piece.at.or_else(|| known.get(&piece.digest).copied());
             let slot = match (at, self.run_index.get(&piece.digest)) {
                 (Some(at), _) => Slot::Known(at, raw_len),
