@@ -9,6 +9,7 @@
 mod agent;
 mod api;
 mod bmc;
+mod gc_model;
 mod lab;
 mod rack;
 mod s3;
