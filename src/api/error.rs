@@ -104,6 +104,7 @@ impl From<StoreError> for ApiError {
             StoreError::IncompleteBody { .. } | StoreError::Body(_) => (StatusCode::BAD_REQUEST, "broken-body"),
             StoreError::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "changed"),
             StoreError::DiskFull => (StatusCode::INSUFFICIENT_STORAGE, "disk-full"),
+            StoreError::NotCollected { .. } => (StatusCode::CONFLICT, "damaged"),
             StoreError::Busy | StoreError::Closed => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
             _ => return Self::internal(&error),
         };

@@ -76,7 +76,7 @@ pub enum Command {
     Ls(command::ls::LsArgs),
     /// Remove objects
     Rm(command::rm::RmArgs),
-    /// Figures of the store, and whether it is sound
+    /// Figures of the store, whether it is sound, and garbage collection
     Store(command::store::StoreArgs),
     /// Make tenants, who own buckets
     Tenant(command::tenant::TenantArgs),

@@ -36,6 +36,8 @@ pub struct ServeConfig {
     pub boot_image: Option<PathBuf>,
     /// Domains for virtual-host-style bucket addresses.
     pub s3_domains: Vec<String>,
+    /// Between two rounds of garbage collection.
+    pub gc_every: Option<String>,
     /// Log as JSON lines.
     pub log_json: bool,
 }
@@ -71,7 +73,7 @@ mod tests {
         assert!(config.data.is_some() && config.url.is_some() && config.s3_url.is_some() && config.pin.is_some());
         let serve = config.serve;
         assert!(serve.s3_listen.is_some() && serve.api_listen.is_some() && serve.advertise.is_some());
-        assert!(serve.boot_image.is_some() && !serve.s3_domains.is_empty());
+        assert!(serve.boot_image.is_some() && !serve.s3_domains.is_empty() && serve.gc_every.is_some());
     }
 
     #[test]

@@ -63,6 +63,12 @@ pub mod key {
         join(&[b"f/", &pack.0])
     }
 
+    /// `g/epoch`: the collector's epoch.
+    #[must_use]
+    pub fn epoch() -> Vec<u8> {
+        b"g/epoch".to_vec()
+    }
+
     /// `c/` digest.
     #[must_use]
     pub fn chunk(digest: &Digest) -> Vec<u8> {
@@ -409,6 +415,24 @@ pub fn decode_location(bytes: &[u8]) -> Result<Location, Damaged> {
     Ok(at)
 }
 
+/// The value of the epoch's row.
+#[must_use]
+pub fn encode_epoch(epoch: u64) -> Bytes {
+    let mut out = Writer::default();
+    out.u8(VERSION).u64(epoch);
+    out.seal().take().into()
+}
+
+/// Reads the value of the epoch's row. A store that was never collected has none: its epoch is 1.
+pub fn decode_epoch(bytes: Option<&[u8]>) -> Result<u64, Damaged> {
+    let Some(bytes) = bytes else { return Ok(1) };
+    let mut reader = Reader::sealed("epoch row", bytes)?;
+    reader.version(VERSION)?;
+    let epoch = reader.u64()?;
+    reader.end()?;
+    Ok(epoch)
+}
+
 /// A multipart upload that is open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UploadRow {
@@ -516,6 +540,8 @@ mod tests {
         }
         let at = Location { pack: PackId([8; 16]), chunk: 77 };
         assert_eq!(decode_location(&encode_location(at)).unwrap(), at);
+        assert_eq!(decode_epoch(Some(&encode_epoch(7))).unwrap(), 7);
+        assert_eq!(decode_epoch(None).unwrap(), 1);
         let upload = UploadRow { created: Timestamp(5), described: Described::default() };
         assert_eq!(UploadRow::decode(&upload.encode()).unwrap(), upload);
         let part = PartRow {
@@ -550,6 +576,7 @@ mod tests {
             let _ = PartRow::decode(&bytes);
             let _ = decode_terms(&bytes);
             let _ = decode_location(&bytes);
+            let _ = decode_epoch(Some(&bytes));
         }
     }
 }

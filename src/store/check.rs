@@ -47,6 +47,8 @@ impl Store {
         // What is on disk is listed before the rows: a pack that is published in between is then in the rows.
         // So is what is open, which is sealed first.
         self.inner.packer.seal().await?;
+        // What it sees stays until it ends.
+        let _activity = self.inner.activities.begin();
         let on_disk: HashSet<PackId> = self.inner.packs.list().await?.into_iter().collect();
         let mut check = Check { inner: &self.inner, options, report: FsckReport::default(), packs: HashMap::new() };
         check.all_packs().await?;
@@ -121,6 +123,10 @@ impl Check<'_> {
 
     /// Looks at one pack; none when its directory cannot be used.
     async fn one_pack(&mut self, pack: PackId, row: &PackRow) -> Result<Option<Seen>, StoreError> {
+        if row.state == PackState::Deleting {
+            // It is on its way out, and nothing may refer to it.
+            return Ok(None);
+        }
         self.report.packs_checked += 1;
         if row.state == PackState::Open {
             let Some(open) = self.inner.packer.session().pack(pack) else {
@@ -136,7 +142,12 @@ impl Check<'_> {
             }
             Ok(_) => {}
             Err(StoreError::NoSuchPack(_)) => {
-                self.error(Some(pack), None, None, "its file is missing");
+                // Condemned before the check began, it may have been deleted since.
+                if row.state != PackState::Condemned
+                    || self.inner.meta.get(&key::pack(pack)).await? == Some(row.encode())
+                {
+                    self.error(Some(pack), None, None, "its file is missing");
+                }
                 return Ok(None);
             }
             Err(other) => return Err(other),

@@ -1,9 +1,7 @@
-//! The one transaction that makes an object visible: conditions checked, packs there, row written. And what follows from
+//! The one transaction that makes an object visible: conditions checked, packs touched and live, row written. And what follows from
 //! it: the manifest rows of the object before it go.
 
 use std::collections::BTreeSet;
-
-use bytes::Bytes;
 
 use super::Inner;
 use super::error::StoreError;
@@ -23,8 +21,6 @@ const TERMS_IN_ROW: usize = 16;
 const TERMS_IN_MANIFEST: usize = 1024;
 /// Manifest rows in one transaction.
 const MANIFESTS_AT_ONCE: usize = 64;
-/// Packs whose rows the committing transaction itself expects; those beyond are looked at just before.
-const PACKS_EXPECTED: usize = 200;
 /// Tries against writers that keep changing the same object.
 const TRIES: usize = 64;
 
@@ -102,22 +98,22 @@ impl Inner {
         }
     }
 
-    /// The rows of all packs that a body refers to, as the committing transaction is to find them.
-    pub(super) async fn packs_of(&self, body: &Body, size: u64) -> Result<Vec<(Vec<u8>, Option<Bytes>)>, StoreError> {
+    /// All packs that a body refers to.
+    pub(super) async fn packs_of(&self, body: &Body, size: u64) -> Result<BTreeSet<PackId>, StoreError> {
         let (terms, _) = if size == 0 { (Vec::new(), 0) } else { self.terms(body, 0, size).await? };
-        let packs: BTreeSet<PackId> = terms.iter().map(|term| term.pack).collect();
-        let packs: Vec<PackId> = packs.into_iter().collect();
-        let mut expected = Vec::new();
-        for packs in packs.chunks(TRANSACTION_KEYS_MAX) {
-            let keys: Vec<Vec<u8>> = packs.iter().map(|pack| key::pack(*pack)).collect();
-            let rows = self.meta.get_many(&keys).await?;
-            for ((pack, key), row) in packs.iter().zip(keys).zip(rows) {
-                let row = row.ok_or(StoreError::NoSuchPack(*pack))?;
-                expected.push((key, Some(row)));
-            }
+        Ok(terms.iter().map(|term| term.pack).collect())
+    }
+
+    /// Makes a transaction expect that all of these packs are live, having touched each of them.
+    pub(super) async fn with_packs(
+        &self,
+        tx: Transaction,
+        packs: &BTreeSet<PackId>,
+    ) -> Result<Transaction, StoreError> {
+        if packs.is_empty() {
+            return Ok(tx);
         }
-        expected.truncate(PACKS_EXPECTED);
-        Ok(expected)
+        Ok(tx.expect(key::epoch(), self.standing.touch(packs).await?))
     }
 
     /// Writes the object's row when the precondition holds; `with` adds to the transaction. On failure the row's own
@@ -155,8 +151,8 @@ impl Inner {
     ) -> Result<Option<ObjectRow>, StoreError> {
         let key = key::object(bucket, object);
         let encoded = row.encode();
+        let packs = self.packs_of(&row.body, row.size).await?;
         for _ in 0..TRIES {
-            let packs = self.packs_of(&row.body, row.size).await?;
             let (_, bucket_bytes) = self.bucket_row(bucket).await?;
             let found = self.meta.get(&key).await?;
             let replaced = found.as_deref().map(ObjectRow::decode).transpose()?;
@@ -165,7 +161,7 @@ impl Inner {
                 .expect(key::bucket(bucket), Some(bucket_bytes))
                 .expect(key.clone(), found)
                 .put(key.clone(), encoded.clone());
-            let tx = packs.into_iter().fold(tx, |tx, (key, row)| tx.expect(key, row));
+            let tx = self.with_packs(tx, &packs).await?;
             match self.meta.commit(with(tx)).await {
                 Ok(()) => return Ok(replaced),
                 Err(MetaError::Conflict) => {}
@@ -189,7 +185,7 @@ fn check(precondition: &Precondition, found: Option<&ObjectRow>, object: &Object
 }
 
 /// The offset at which a manifest row's terms end, out of its key.
-fn manifest_end(key: &[u8]) -> Result<u64, Damaged> {
+pub(super) fn manifest_end(key: &[u8]) -> Result<u64, Damaged> {
     let bytes = key.last_chunk::<8>().ok_or(Damaged { what: "row key", why: "it is cut short" })?;
     Ok(u64::from_be_bytes(*bytes))
 }

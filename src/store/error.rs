@@ -100,6 +100,12 @@ pub enum StoreError {
         #[source]
         source: BoxError,
     },
+    /// Something cannot be read that may refer to chunks, so nothing was removed.
+    #[error("nothing was collected, because {what}; run `bedplate store fsck`, and delete or put again what it names")]
+    NotCollected {
+        /// What, and what is wrong with it.
+        what: String,
+    },
     /// Other writers kept changing the same rows.
     #[error("too many writers change the same object; try again")]
     Busy,

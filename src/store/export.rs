@@ -9,7 +9,7 @@ use super::error::StoreError;
 use crate::format::chunk_list::{CHUNKS_MAX, ChunkList, ChunkRef};
 use crate::format::digest::RootDigest;
 use crate::format::field::Damaged;
-use crate::format::row::{Body, PackRow, PackState, key};
+use crate::format::row::{Body, ObjectRow, PackRow, PackState, key};
 use crate::model::{BucketName, ByteRange, ObjectKey, PackId};
 
 /// Most bytes of one [`Store::read_pack`].
@@ -19,14 +19,15 @@ impl Store {
     /// The chunks that make up an object, and where their stored bytes lie. Objects that live in their rows have none;
     /// no object of the bucket `.images` does. Checks that the chunks' digests add up to the object's root digest.
     pub async fn chunk_list(&self, bucket: &BucketName, object: &ObjectKey) -> Result<ChunkList, StoreError> {
-        let row = self.object_row(bucket, object).await?;
+        let _activity = self.inner.activities.begin();
+        let whole = |row: &ObjectRow| Ok(ByteRange { start: 0, end: row.size });
+        let (row, _, (terms, _)) = self.row_and_terms(bucket, object, whole).await?;
         let damaged = |why| Damaged { what: "manifest", why };
         if matches!(row.body, Body::Inline(_)) && row.size > 0 {
             return Err(
                 damaged("the object lives in its row and has no chunks; put it into the bucket of images").into()
             );
         }
-        let (terms, _) = if row.size == 0 { (Vec::new(), 0) } else { self.inner.terms(&row.body, 0, row.size).await? };
         let mut list =
             ChunkList { size: row.size, root_digest: Default::default(), packs: Vec::new(), chunks: Vec::new() };
         let mut numbers: HashMap<PackId, u32> = HashMap::new();
@@ -70,6 +71,7 @@ impl Store {
 
     /// Bytes of a pack, at most [`READ_PACK_MAX`]; the reader verifies the chunks in them.
     pub async fn read_pack(&self, pack: PackId, range: ByteRange) -> Result<Bytes, StoreError> {
+        let _activity = self.inner.activities.begin();
         let row = self.inner.meta.get(&key::pack(pack)).await?.ok_or(StoreError::NoSuchPack(pack))?;
         let size = match PackRow::decode(&row)? {
             PackRow { state: PackState::Open, .. } => self.inner.packs.size(pack).await?,

@@ -54,6 +54,14 @@ impl Directories {
         Some(directory.clone())
     }
 
+    /// Forgets the directory of a pack that goes.
+    pub(super) fn forget(&self, pack: PackId) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((directory, _)) = kept.by_pack.remove(&pack) {
+            kept.entries -= directory.entries.len();
+        }
+    }
+
     fn keep(&self, directory: &Arc<Directory>) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = kept.clock;

@@ -158,11 +158,15 @@ impl Packs {
 
     /// Removes a pack's file, durably; an absent one is no error.
     pub(super) async fn remove(&self, pack: PackId) -> Result<(), StoreError> {
-        self.forget(pack);
-        let volume = self.volume.clone();
-        let removed = blocking(move || match volume.remove(&path(pack)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => volume.sync_folder(&path(pack)),
+        let packs = self.clone();
+        let removed = blocking(move || {
+            let removed = packs.volume.remove(&path(pack));
+            // A file that is kept open keeps its blocks.
+            packs.forget(pack);
+            match removed {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => packs.volume.sync_folder(&path(pack)),
+            }
         });
         let removed = removed.await.map_err(StoreError::step)?;
         removed.map_err(|error| StoreError::volume("remove a pack", error))

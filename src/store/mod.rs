@@ -1,16 +1,18 @@
 //! The deduplicating engine: bytes in, one commit, the same bytes out, verified.
 //!
 //! A write runs `ingest` (cut, digest, look up, encode), `packer` (one open pack for all uploads, sealed durably), then
-//! `commit` (one transaction on conditions). A read runs `fetch` (manifest, pack ranges, verify).
+//! `commit` (one transaction on conditions). A read runs `fetch` (manifest, pack ranges, verify). `gc` removes what nothing
+//! refers to, beside both: `activity` and `standing` are what they share with it.
 
+mod activity;
 mod bucket;
 mod check;
 mod commit;
-mod epoch;
 mod error;
 mod export;
 mod faults;
 mod fetch;
+mod gc;
 mod home;
 mod ingest;
 mod list;
@@ -20,6 +22,7 @@ mod packer;
 mod recover;
 mod seal;
 mod session;
+mod standing;
 mod stats;
 mod types;
 
@@ -29,12 +32,14 @@ use std::sync::atomic::AtomicUsize;
 pub use error::{BoxError, StoreError};
 pub use export::READ_PACK_MAX;
 pub use faults::{Fault, Faults};
+pub use gc::{GcDone, GcOptions, GcPlan, GcReport, PlannedPack};
 pub use home::PackHome;
 pub use types::{
     BucketInfo, ByteStream, FsckError, FsckOptions, FsckReport, ListPage, ListRequest, ObjectInfo, PartInfo,
     Precondition, PutRequest, Stats, UploadInfo,
 };
 
+use crate::format::row::{self, key};
 use crate::meta::Meta;
 use crate::sys::entropy;
 use crate::sys::worker::Workers;
@@ -52,6 +57,9 @@ struct Inner {
     directories: fetch::Directories,
     /// Bytes that reads may still take.
     read_budget: Arc<tokio::sync::Semaphore>,
+    activities: activity::Activities,
+    standing: standing::Standing,
+    collector: gc::Collector,
     /// Uploads under way.
     uploads: Arc<AtomicUsize>,
     /// This process, as it marks buckets that it is deleting.
@@ -73,11 +81,14 @@ impl Store {
     ) -> Result<Self, StoreError> {
         let packs = packs.open()?;
         recover::recover(meta.as_ref(), &packs).await?;
+        let epoch = row::decode_epoch(meta.get(&key::epoch()).await?.as_deref())?;
+        let activities = activity::Activities::new(epoch);
+        let standing = standing::Standing::new(meta.clone(), activities.clone(), faults.clone());
         let tools = packer::Tools {
             packs: packs.clone(),
             meta: meta.clone(),
             session: session::Session::default(),
-            epoch: epoch::Epoch::first(),
+            activities: activities.clone(),
             faults,
         };
         let packer = packer::Packer::start(tools, workers);
@@ -87,6 +98,9 @@ impl Store {
             packer,
             directories: fetch::Directories::default(),
             read_budget: Arc::new(tokio::sync::Semaphore::new(fetch::READ_BUDGET)),
+            activities,
+            standing,
+            collector: gc::Collector::default(),
             uploads: Arc::new(AtomicUsize::new(0)),
             process: entropy::fresh_id(),
         };

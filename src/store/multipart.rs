@@ -8,16 +8,20 @@ use super::error::StoreError;
 use super::ingest::{Content, Expected, Source, ingest, join};
 use super::list::object_key;
 use super::types::{ByteStream, ObjectInfo, PartInfo, Precondition, PutRequest, UploadInfo};
+use crate::format::manifest::Term;
 use crate::format::row::{ObjectRow, PartRow, UploadRow, key};
 use crate::meta::{MetaError, Transaction, prefix_end};
 use crate::model::limit::{PART_MIN, PARTS_MAX, TRANSACTION_KEYS_MAX};
-use crate::model::{BucketName, ObjectKey, UploadId};
+use crate::model::{BucketName, Digest, ObjectKey, UploadId};
 use crate::sys::{clock, entropy};
 
 /// Rows read at once.
 const PAGE: usize = 500;
 /// Tries against a part that is uploaded twice at the same time.
 const TRIES: usize = 64;
+
+/// An upload's parts by number, the terms of those that were put together, and the digest of what they are together.
+type Joined = (Vec<(u32, PartRow)>, Vec<Term>, Digest);
 
 impl Store {
     /// Begins an upload. The request's content type and headers become the object's.
@@ -66,6 +70,7 @@ impl Store {
             return Err(StoreError::InvalidPart { number });
         }
         self.upload_row(bucket, object, *upload).await?;
+        let _activity = self.inner.activities.begin();
         let expected =
             Expected { may_inline: false, sums: true, bytes: request.expected_bytes, md5: request.expected_md5 };
         let ingested = ingest(&self.inner, Source::Stream(body), expected).await?;
@@ -95,8 +100,8 @@ impl Store {
     ) -> Result<(), StoreError> {
         let upload_key = key::upload(bucket, object, upload);
         let part_key = key::part(upload, number);
+        let packs = self.inner.packs_of(&row.body, row.size).await?;
         for _ in 0..TRIES {
-            let packs = self.inner.packs_of(&row.body, row.size).await?;
             let open = self.inner.meta.get(&upload_key).await?.ok_or(StoreError::NoSuchUpload(upload))?;
             let found = self.inner.meta.get(&part_key).await?;
             let replaced = found.as_deref().map(PartRow::decode).transpose()?;
@@ -104,7 +109,7 @@ impl Store {
                 .expect(upload_key.clone(), Some(open))
                 .expect(part_key.clone(), found)
                 .put(part_key.clone(), row.encode());
-            let tx = packs.into_iter().fold(tx, |tx, (key, row)| tx.expect(key, row));
+            let tx = self.inner.with_packs(tx, &packs).await?;
             match self.inner.meta.commit(tx).await {
                 Ok(()) => {
                     if let Some(replaced) = replaced {
@@ -137,6 +142,23 @@ impl Store {
         }
     }
 
+    /// The parts that are named, put together: all parts of the upload, the terms, and the digest of the whole. A part whose
+    /// manifest goes while it is read was replaced, or moved: then all is read again.
+    async fn joined(&self, upload: UploadId, named: &[(u32, String)]) -> Result<Joined, StoreError> {
+        for _ in 0..TRIES {
+            let stored = self.part_rows(upload).await?;
+            match join(&self.inner, &choose(&stored, named)?).await {
+                Ok((terms, root_digest)) => return Ok((stored, terms, root_digest)),
+                Err(StoreError::CorruptRow(damage)) if self.part_rows(upload).await? == stored => {
+                    return Err(damage.into());
+                }
+                Err(StoreError::CorruptRow(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(StoreError::Busy)
+    }
+
     /// Joins the parts, named by number and entity tag in ascending order, into the object.
     pub async fn complete_upload(
         &self,
@@ -146,14 +168,14 @@ impl Store {
         parts: &[(u32, String)],
         precondition: &Precondition,
     ) -> Result<ObjectInfo, StoreError> {
+        let _activity = self.inner.activities.begin();
         let upload_row = self.upload_row(bucket, object, *upload).await?;
         let upload_bytes = upload_row.encode();
-        let stored = self.part_rows(*upload).await?;
+        let (stored, terms, root_digest) = self.joined(*upload, parts).await?;
         let chosen = choose(&stored, parts)?;
         let mut sums = Md5::new();
         chosen.iter().for_each(|part| sums.update(part.md5));
         let size = chosen.iter().map(|part| part.size).sum();
-        let (terms, root_digest) = join(&self.inner, &chosen).await?;
         let row = ObjectRow {
             size,
             etag: format!("{}-{}", hex::encode(sums.finalize()), chosen.len()),

@@ -8,6 +8,7 @@ use super::Store;
 use super::error::{BoxError, StoreError};
 use super::ingest::{Content, Expected, Source, ingest};
 use super::types::{ByteStream, ObjectInfo, Precondition, PutRequest};
+use crate::format::manifest::Term;
 use crate::format::row::{Body, Described, ObjectRow, key};
 use crate::meta::{MetaError, Transaction};
 use crate::model::{BucketName, ByteRange, ObjectKey};
@@ -26,6 +27,7 @@ impl Store {
         request: PutRequest,
     ) -> Result<ObjectInfo, StoreError> {
         self.inner.bucket_row(bucket).await?;
+        let _activity = self.inner.activities.begin();
         let expected = Expected {
             may_inline: *bucket != BucketName::images(),
             sums: true,
@@ -53,6 +55,7 @@ impl Store {
         file: File,
     ) -> Result<ObjectInfo, StoreError> {
         self.inner.bucket_row(bucket).await?;
+        let _activity = self.inner.activities.begin();
         let expected = Expected { may_inline: *bucket != BucketName::images(), sums: false, bytes: None, md5: None };
         let ingested = ingest(&self.inner, Source::File(file), expected).await?;
         let row = ObjectRow {
@@ -77,6 +80,32 @@ impl Store {
         }
     }
 
+    /// An object's row, and the terms of the bytes that `wanted` says, with the offset of the first. A manifest that goes while it is
+    /// read is one of an object that was replaced, or moved: then the new one is read.
+    pub(super) async fn row_and_terms(
+        &self,
+        bucket: &BucketName,
+        object: &ObjectKey,
+        wanted: impl Fn(&ObjectRow) -> Result<ByteRange, StoreError>,
+    ) -> Result<(ObjectRow, ByteRange, (Vec<Term>, u64)), StoreError> {
+        for _ in 0..TRIES {
+            let row = self.object_row(bucket, object).await?;
+            let range = wanted(&row)?;
+            if range.is_empty() {
+                return Ok((row, range, (Vec::new(), 0)));
+            }
+            match self.inner.terms(&row.body, range.start, range.end).await {
+                Ok(terms) => return Ok((row, range, terms)),
+                Err(StoreError::CorruptRow(damage)) if self.object_row(bucket, object).await? == row => {
+                    return Err(damage.into());
+                }
+                Err(StoreError::CorruptRow(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(StoreError::Busy)
+    }
+
     /// What is known about an object.
     pub async fn head(&self, bucket: &BucketName, object: &ObjectKey) -> Result<ObjectInfo, StoreError> {
         let row = self.object_row(bucket, object).await?;
@@ -91,12 +120,15 @@ impl Store {
         object: &ObjectKey,
         range: Option<ByteRange>,
     ) -> Result<(ObjectInfo, ByteStream), StoreError> {
-        let row = self.object_row(bucket, object).await?;
+        // Under way until the last byte is given out: what the object refers to stays until then, whatever becomes of the object.
+        let activity = self.inner.activities.begin();
+        let within = |row: &ObjectRow| {
+            let range = range.unwrap_or(ByteRange { start: 0, end: row.size });
+            let is_within = range.start <= range.end && range.end <= row.size;
+            if is_within { Ok(range) } else { Err(StoreError::InvalidRange { size: row.size }) }
+        };
+        let (row, range, (terms, offset)) = self.row_and_terms(bucket, object, within).await?;
         let info = ObjectInfo::from_row(object.clone(), &row);
-        let range = range.unwrap_or(ByteRange { start: 0, end: row.size });
-        if range.start > range.end || range.end > row.size {
-            return Err(StoreError::InvalidRange { size: row.size });
-        }
         if let Body::Inline(bytes) = &row.body {
             let bytes = bytes.slice(range.start as usize..range.end as usize);
             return Ok((info, stream::iter([Ok(bytes)]).boxed()));
@@ -104,13 +136,16 @@ impl Store {
         if range.is_empty() {
             return Ok((info, stream::empty().boxed()));
         }
-        let (terms, offset) = self.inner.terms(&row.body, range.start, range.end).await?;
         let mut bytes = self.read(terms, range.start - offset, range.len());
         match bytes.next().await {
             Some(Err(error)) => Err(error),
             first => {
                 let all = stream::iter(first).chain(bytes);
-                Ok((info, all.map(|item| item.map_err(|error| Box::new(error) as BoxError)).boxed()))
+                let all = all.map(move |item| {
+                    let _under_way = &activity;
+                    item.map_err(|error| Box::new(error) as BoxError)
+                });
+                Ok((info, all.boxed()))
             }
         }
     }
@@ -146,12 +181,11 @@ impl Store {
         replace: Option<PutRequest>,
         precondition: &Precondition,
     ) -> Result<ObjectInfo, StoreError> {
-        let source = self.object_row(from.0, from.1).await?;
+        let _activity = self.inner.activities.begin();
+        let whole = |row: &ObjectRow| Ok(ByteRange { start: 0, end: row.size });
+        let (source, _, (terms, _)) = self.row_and_terms(from.0, from.1, whole).await?;
         let body = match &source.body {
-            Body::Rows(_) => {
-                let (terms, _) = self.inner.terms(&source.body, 0, source.size).await?;
-                self.inner.lay_down(Content::Terms(terms)).await?
-            }
+            Body::Rows(_) => self.inner.lay_down(Content::Terms(terms)).await?,
             other => other.clone(),
         };
         let described = match replace {

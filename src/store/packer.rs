@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use super::epoch::Epoch;
+use super::activity::Activities;
 use super::error::StoreError;
 use super::faults::Faults;
 use super::home::Packs;
@@ -64,7 +64,7 @@ pub(super) struct Tools {
     pub(super) packs: Packs,
     pub(super) meta: Arc<dyn Meta>,
     pub(super) session: Session,
-    pub(super) epoch: Epoch,
+    pub(super) activities: Activities,
     pub(super) faults: Faults,
 }
 
@@ -296,14 +296,17 @@ impl Writer {
     async fn begin(&mut self) -> Result<&mut Filling, StoreError> {
         let pack = PackId(entropy::fresh_id());
         let packs = self.tools.packs.clone();
+        let shared = Arc::new(OpenPack::new(pack));
+        // Before there is a file: a file that is in no session and has no row is an orphan to the collector.
+        self.tools.session.begin(shared.clone());
         let made = blocking(move || {
             let file = packs.create(pack)?;
             file.write_at(0, MAGIC)?;
             Ok(file)
         });
-        let file = made.await.map_err(StoreError::step)?.map_err(|error| StoreError::volume("begin a pack", error))?;
-        let shared = Arc::new(OpenPack::new(pack));
-        self.tools.session.begin(shared.clone());
+        let made = made.await.map_err(StoreError::step);
+        let made = made.and_then(|made| made.map_err(|error| StoreError::volume("begin a pack", error)));
+        let file = made.inspect_err(|_| self.tools.session.end(&shared))?;
         let end = MAGIC.len() as u64;
         Ok(self.open.insert(Filling { shared, file, end, wanted: 0, has_row: false, syncing: None }))
     }

@@ -33,7 +33,7 @@ pub(super) fn sync(tools: Tools, open: &Filling) -> impl Future<Output = Result<
         });
         synced.await.map_err(|error| Failure::of(&error))?.map_err(|error| Failure::of(&error))?;
         if !has_row {
-            let row = PackRow::open(clock::now(), tools.epoch.current());
+            let row = PackRow::open(clock::now(), tools.activities.epoch());
             let tx =
                 Transaction::new().put(key::pack(pack), row.encode()).put(key::filling(pack), row::encode_filling());
             tools.meta.commit(tx).await.map_err(|error| Failure::of(&error))?;

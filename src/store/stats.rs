@@ -95,6 +95,8 @@ impl Store {
         if let Some(bucket) = bucket {
             self.inner.bucket_row(bucket).await?;
         }
+        // What it sees stays until it ends.
+        let _activity = self.inner.activities.begin();
         let mut stats = Stats::default();
         let mut marks = Marks::default();
         let mut walk = Walk::new(bucket);
@@ -111,10 +113,12 @@ impl Store {
                 match &met.row.body {
                     Body::Inline(bytes) => stats.unique_bytes += bytes.len() as u64,
                     _ if met.row.size == 0 => {}
-                    body => {
-                        let (terms, _) = self.inner.terms(body, 0, met.row.size).await?;
-                        terms.iter().for_each(|term| marks.mark(term));
-                    }
+                    body => match self.inner.terms(body, 0, met.row.size).await {
+                        Ok((terms, _)) => terms.iter().for_each(|term| marks.mark(term)),
+                        // Deleted or replaced since its row was read: its manifest went with it.
+                        Err(StoreError::CorruptRow(_)) if self.inner.is_changed(&met).await? => {}
+                        Err(error) => return Err(error),
+                    },
                 }
             }
         }
@@ -161,6 +165,11 @@ impl Store {
 }
 
 impl Inner {
+    /// Whether an object's row is another than the one that was met.
+    async fn is_changed(&self, met: &Met) -> Result<bool, StoreError> {
+        Ok(self.meta.get(&key::object(&met.bucket, &met.key)).await? != Some(met.row.encode()))
+    }
+
     /// How many packs there are, and their bytes.
     async fn all_packs(&self) -> Result<(u64, u64), StoreError> {
         let (mut count, mut bytes) = (0, 0);

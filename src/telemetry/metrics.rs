@@ -23,6 +23,15 @@ pub const UNIQUE_BYTES: &str = "bedplate_store_unique_bytes";
 /// Bytes in packs.
 pub const STORED_BYTES: &str = "bedplate_store_stored_bytes";
 
+/// Rounds of garbage collection, by outcome (`done`, `failed`).
+pub const GC_ROUNDS: &str = "bedplate_gc_rounds_total";
+/// Bytes of packs that garbage collection has deleted.
+pub const GC_FREED_BYTES: &str = "bedplate_gc_freed_bytes_total";
+/// Stored bytes that garbage collection has moved to new packs.
+pub const GC_MOVED_BYTES: &str = "bedplate_gc_moved_bytes_total";
+/// Condemned packs that wait for an activity to end.
+pub const GC_WAITING_PACKS: &str = "bedplate_gc_waiting_packs";
+
 static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
 
 /// Starts counting. Before it, and in commands that never call it, counting costs nothing and goes nowhere.
@@ -41,6 +50,10 @@ pub fn install() {
         describe_gauge!(LOGICAL_BYTES, "Bytes stored, as users count them.");
         describe_gauge!(UNIQUE_BYTES, "Bytes stored, after deduplication.");
         describe_gauge!(STORED_BYTES, "Bytes in packs.");
+        describe_counter!(GC_ROUNDS, "Rounds of garbage collection, by outcome.");
+        describe_counter!(GC_FREED_BYTES, "Bytes of packs that garbage collection has deleted.");
+        describe_counter!(GC_MOVED_BYTES, "Stored bytes that garbage collection has moved to new packs.");
+        describe_gauge!(GC_WAITING_PACKS, "Condemned packs that wait for an activity to end.");
         handle
     });
 }
@@ -70,6 +83,18 @@ pub fn store(objects: u64, logical_bytes: u64, unique_bytes: u64, stored_bytes: 
     gauge!(LOGICAL_BYTES).set(logical_bytes as f64);
     gauge!(UNIQUE_BYTES).set(unique_bytes as f64);
     gauge!(STORED_BYTES).set(stored_bytes as f64);
+}
+
+/// Counts one round of garbage collection.
+pub fn gc_round(done: bool) {
+    counter!(GC_ROUNDS, "outcome" => if done { "done" } else { "failed" }).increment(1);
+}
+
+/// Counts what a garbage collection did, and notes what waits.
+pub fn gc(freed_bytes: u64, moved_bytes: u64, waiting_packs: u64) {
+    counter!(GC_FREED_BYTES).increment(freed_bytes);
+    counter!(GC_MOVED_BYTES).increment(moved_bytes);
+    gauge!(GC_WAITING_PACKS).set(waiting_packs as f64);
 }
 
 /// All metrics in Prometheus' text format, as `/metrics` answers; empty where counting was never started.

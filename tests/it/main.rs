@@ -9,6 +9,7 @@
 mod agent;
 mod api;
 mod bmc;
+mod gc;
 mod gc_model;
 mod lab;
 mod rack;

@@ -391,10 +391,20 @@ async fn schemas_tell_the_truth() {
     let (status, fsck) = door.json(Method::POST, "/api/v1/store/fsck", json!({"data": true})).await;
     assert_eq!(status, StatusCode::OK, "{fsck}");
     assert_eq!(fsck["errors"], json!([]));
+    let (status, gc) = door.json(Method::POST, "/api/v1/store/gc", json!({"dry_run": true})).await;
+    assert_eq!((status, &gc["dry_run"]), (StatusCode::OK, &json!(true)), "{gc}");
     let document = openapi::document(&endpoints());
-    for (name, value) in
-        [("Imported", imported), ("ImageInfo", info), ("ImageDiff", diff), ("Stats", stats), ("FsckReport", fsck)]
-    {
+    let (plan, done) = (gc["plan"].clone(), gc["done"].clone());
+    for (name, value) in [
+        ("Imported", imported),
+        ("ImageInfo", info),
+        ("ImageDiff", diff),
+        ("Stats", stats),
+        ("FsckReport", fsck),
+        ("GcReport", gc),
+        ("GcPlan", plan),
+        ("GcDone", done),
+    ] {
         let schema = &document["components"]["schemas"][name];
         let sent: BTreeSet<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
         let described: BTreeSet<&str> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();

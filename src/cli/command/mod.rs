@@ -3,6 +3,7 @@
 pub mod bmc;
 pub mod bucket;
 pub mod completions;
+mod gc;
 pub mod get;
 pub mod image;
 pub mod key;

@@ -19,7 +19,7 @@ use crate::image::boot::BootMedia;
 use crate::meta::Embedded;
 use crate::rack::{Conductor, ConductorConfig, Pace};
 use crate::s3::{S3Config, S3Door};
-use crate::store::{PackHome, Store};
+use crate::store::{GcOptions, PackHome, Store};
 use crate::sys::wire;
 use crate::sys::worker::Workers;
 use crate::telemetry::{log, metrics};
@@ -30,6 +30,8 @@ const API_LISTEN: &str = "127.0.0.1:9100";
 const LOGGED: &str = "info,s3s=off,fjall=warn,lsm_tree=warn";
 /// Where the boot image lies in the data folder when no other is named.
 const BOOT_IMAGE: &str = "boot/agent.iso";
+/// Between two rounds of garbage collection.
+const GC_EVERY: &str = "1h";
 /// Between two looks at the store's figures for /metrics.
 const FIGURES_EVERY: Duration = Duration::from_secs(300);
 
@@ -58,6 +60,9 @@ pub struct ServeArgs {
     /// A domain whose sub-domains name buckets; repeatable
     #[arg(long = "s3-domain", value_name = "DOMAIN")]
     s3_domains: Vec<String>,
+    /// Between two rounds of garbage collection: 30s, 15m, 6h, 1d or never [default: 1h]
+    #[arg(long, value_name = "TIME", env = "BEDPLATE_GC_EVERY")]
+    gc_every: Option<String>,
     /// Log one JSON object a line
     #[arg(long)]
     log_json: bool,
@@ -71,6 +76,7 @@ struct Settings {
     advertise: Option<String>,
     boot_image: Option<PathBuf>,
     s3_domains: Vec<String>,
+    gc_every: Option<Duration>,
 }
 
 impl Settings {
@@ -90,7 +96,9 @@ impl Settings {
                 return Err(CliError::usage(format!("{text:?} is not HOST:PORT, as BMCs and nodes are to reach it")));
             }
         }
+        let gc_every = args.gc_every.or_else(|| file.gc_every.clone()).unwrap_or_else(|| GC_EVERY.to_owned());
         Ok(Self {
+            gc_every: period(&gc_every)?,
             data: context.data.clone(),
             s3_listen: address(args.s3_listen, &file.s3_listen, S3_LISTEN)?,
             api_listen: address(args.api_listen, &file.api_listen, API_LISTEN)?,
@@ -187,6 +195,7 @@ struct Appliance {
     api: ApiState,
     conductor: Conductor,
     identity: ServerIdentity,
+    gc_every: Option<Duration>,
 }
 
 impl Appliance {
@@ -226,7 +235,7 @@ impl Appliance {
             public_url,
             certificate_pin: identity.pin_text(),
         });
-        Ok(Self { doors, jobs, engine, store, s3, api, conductor, identity })
+        Ok(Self { doors, jobs, engine, store, s3, api, conductor, identity, gc_every: settings.gc_every })
     }
 
     /// Goes on with the jobs that were under way, and opens the doors.
@@ -238,6 +247,9 @@ impl Appliance {
         self.doors.spawn("S3 door", wire::serve(s3_listener, tls.clone(), self.s3.clone(), token.clone()));
         self.doors.spawn("control door", wire::serve(api_listener, tls, api::router(self.api.clone()), token));
         self.jobs.spawn("figures", figures(self.store.clone(), self.jobs.token()));
+        if let Some(every) = self.gc_every {
+            self.jobs.spawn("garbage collection", collect(self.store.clone(), every, self.jobs.token()));
+        }
         self.api.set_ready(true);
         tracing::info!(s3 = %s3_address, api = %api_address, pin = self.identity.pin_text(), "ready");
         Ok(())
@@ -267,6 +279,72 @@ async fn figures(store: Store, token: tokio_util::sync::CancellationToken) {
                 metrics::store(stats.objects, stats.logical_bytes, stats.unique_bytes, stats.stored_bytes);
             }
             Err(error) => tracing::warn!(%error, "the store's figures cannot be read"),
+        }
+    }
+}
+
+/// A time as people write it; none for `never`.
+fn period(text: &str) -> Result<Option<Duration>, CliError> {
+    if text == "never" {
+        return Ok(None);
+    }
+    let bad =
+        || CliError::usage(format!("{text:?} is not a time: write a number and s, m, h or d, as in 30m, or never"));
+    let (at, unit) = text.char_indices().last().ok_or_else(bad)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        _ => return Err(bad()),
+    };
+    let number: u64 = text[..at].parse().map_err(|_| bad())?;
+    let seconds = number.checked_mul(seconds).filter(|seconds| *seconds > 0).ok_or_else(bad)?;
+    Ok(Some(Duration::from_secs(seconds)))
+}
+
+/// Collects garbage from time to time, beside everything else.
+async fn collect(store: Store, every: Duration, token: tokio_util::sync::CancellationToken) {
+    loop {
+        let round = async {
+            tokio::time::sleep(every).await;
+            store.gc(GcOptions { gentle: true, ..GcOptions::default() }).await
+        };
+        // A round that is dropped goes on where it was in the next one.
+        let outcome = tokio::select! {
+            () = token.cancelled() => return,
+            outcome = round => outcome,
+        };
+        match outcome {
+            Ok(report) if report.done.deleted + report.done.repacked + report.done.orphans > 0 => {
+                let done = &report.done;
+                tracing::info!(
+                    deleted = done.deleted,
+                    freed_bytes = done.freed_bytes,
+                    moved_bytes = done.moved_bytes,
+                    seconds = report.seconds,
+                    "collected garbage"
+                );
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "garbage was not collected"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Times are read as people write them.
+    use super::*;
+
+    #[test]
+    fn reads_times() {
+        for (text, seconds) in [("30s", 30), ("15m", 900), ("6h", 21_600), ("1d", 86_400)] {
+            assert_eq!(period(text).unwrap(), Some(Duration::from_secs(seconds)));
+        }
+        assert_eq!(period("never").unwrap(), None);
+        for text in ["", "h", "0s", "1", "1w", "-1h", "1.5h", "99999999999999999999d", "9999999999999999999h", "5µ"] {
+            assert!(period(text).is_err(), "{text}");
         }
     }
 }

@@ -1,22 +1,23 @@
-//! `bedplate store`: figures of the store, and whether it is sound.
+//! `bedplate store`: figures of the store, whether it is sound, and garbage collection.
 
 use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::local;
+use super::{gc, local};
 use crate::cli::exit::{CliError, DONE, Exit, FAILED};
 use crate::cli::remote::Place;
 use crate::cli::{Context, output};
 use crate::model::{BucketName, ByteSize};
 use crate::store::{FsckError, FsckReport, Stats};
 
-/// Figures of the store, and whether it is sound.
+/// Figures of the store, whether it is sound, and garbage collection.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   bedplate store stats --output json
   bedplate store stats --bucket datasets
   bedplate store fsck --read-data
+  bedplate store gc --dry-run
   bedplate store import --data /srv/bedplate datasets/v1 ./dataset
   bedplate store export --data /srv/bedplate datasets/v1/ ./dataset
 
@@ -58,6 +59,15 @@ enum Verb {
         #[arg(value_name = "FOLDER")]
         target: PathBuf,
     },
+    /// Remove what no object needs, while the store serves; `bedplate serve` does it by itself too
+    Gc {
+        /// Only show what would be done
+        #[arg(long)]
+        dry_run: bool,
+        /// Rounds at most: garbage is condemned in one and goes in the next
+        #[arg(long, value_name = "N", default_value_t = 4)]
+        rounds: u32,
+    },
 }
 
 /// Asks the appliance.
@@ -85,6 +95,7 @@ pub async fn run(args: StoreArgs, context: &Context) -> Result<Exit, CliError> {
             );
             Ok(FAILED)
         }
+        Verb::Gc { dry_run, rounds } => gc::run(context, dry_run, rounds).await,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The second stage: each chunk found in the store, or encoded and packed; and the terms that say where they all are.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -110,11 +110,16 @@ impl Placer {
             }
         }
         let keys: Vec<Vec<u8>> = unknown.iter().map(key::chunk).collect();
+        let mut indexed = Vec::new();
         for (digest, found) in unknown.into_iter().zip(self.inner.meta.get_many(&keys).await?) {
             if let Some(bytes) = found {
-                known.insert(digest, row::decode_location(&bytes)?);
+                indexed.push((digest, row::decode_location(&bytes)?));
             }
         }
+        // What the index says counts only where the pack may be relied on. It may be until the upload ends: so may what is guessed.
+        let packs: BTreeSet<PackId> = indexed.iter().map(|(_, at)| at.pack).collect();
+        let usable = self.inner.standing.usable(packs).await?;
+        known.extend(indexed.into_iter().filter(|(_, at)| usable.contains(&at.pack)));
         let hint = unplaced.rev().find_map(|digest| known.get(&digest)).map(|at| at.pack);
         Ok((known, hint))
     }

@@ -1,0 +1,155 @@
+//! The roots: every row that refers to chunks. Objects and the parts of open uploads; whatever else comes to refer to chunks is walked
+//! here too, or it loses them.
+
+use bytes::Bytes;
+
+use crate::format::field::Damaged;
+use crate::format::manifest::Term;
+use crate::format::row::{self, Body, ObjectRow, PartRow, key};
+use crate::meta::prefix_end;
+use crate::model::BucketName;
+use crate::store::Inner;
+use crate::store::commit::manifest_end;
+use crate::store::error::StoreError;
+
+/// Rows read at once.
+const PAGE: usize = 256;
+/// Rows of one manifest read at once, of about 10 KiB each.
+const MANIFESTS_AT_ONCE: usize = 32;
+
+/// What a root is.
+pub(super) enum Kind {
+    Object(ObjectRow),
+    Part(PartRow),
+}
+
+/// One row that refers to chunks.
+pub(super) struct Root {
+    pub(super) key: Bytes,
+    /// The row's bytes, as a transaction expects them.
+    pub(super) bytes: Bytes,
+    pub(super) kind: Kind,
+}
+
+impl Root {
+    pub(super) fn body(&self) -> &Body {
+        match &self.kind {
+            Kind::Object(row) => &row.body,
+            Kind::Part(row) => &row.body,
+        }
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        match &self.kind {
+            Kind::Object(row) => row.size,
+            Kind::Part(row) => row.size,
+        }
+    }
+
+    /// The row with its bytes elsewhere.
+    pub(super) fn moved_to(&self, body: Body) -> Bytes {
+        match &self.kind {
+            Kind::Object(row) => ObjectRow { body, ..row.clone() }.encode(),
+            Kind::Part(row) => PartRow { body, ..row.clone() }.encode(),
+        }
+    }
+
+    /// Whether outsiders know its packs by their ids: agents hold an image's chunk list for as long as they install it.
+    pub(super) fn pins(&self) -> bool {
+        self.key.starts_with(&key::objects(&BucketName::images()))
+    }
+
+    /// The upload that a part belongs to.
+    pub(super) fn upload(&self) -> Option<[u8; 16]> {
+        match self.kind {
+            Kind::Object(_) => None,
+            Kind::Part(_) => self.key.get(4..20)?.try_into().ok(),
+        }
+    }
+
+    /// What to call it in a message.
+    pub(super) fn name(&self) -> String {
+        name_of(&self.key)
+    }
+}
+
+fn name_of(key: &[u8]) -> String {
+    match (key.strip_prefix(b"o/"), key.get(4..)) {
+        (Some(object), _) => format!("object {}", String::from_utf8_lossy(object).replace('\0', "/")),
+        (None, Some(part)) => format!("part {} of an upload", hex::encode(part)),
+        (None, None) => "a row".to_owned(),
+    }
+}
+
+/// Nothing is collected, because something cannot be read.
+pub(super) fn unreadable(name: &str, damage: &Damaged) -> StoreError {
+    StoreError::NotCollected { what: format!("{name}: {damage}") }
+}
+
+/// Walks all roots, a page of rows at a time.
+pub(super) struct Roots {
+    /// Ranges of keys that are still to be walked, the next one last.
+    ranges: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Roots {
+    pub(super) fn all() -> Self {
+        let range = |prefix: &[u8]| (prefix.to_vec(), prefix_end(prefix));
+        Self { ranges: vec![range(b"u/p/"), range(b"o/")] }
+    }
+
+    /// The next page; none at the end. A row that cannot be read is an error.
+    pub(super) async fn next(&mut self, inner: &Inner) -> Result<Option<Vec<Root>>, StoreError> {
+        let Some((start, end)) = self.ranges.last_mut() else { return Ok(None) };
+        let rows = inner.meta.scan(start, end, PAGE).await?;
+        match rows.last() {
+            Some((last, _)) if rows.len() == PAGE => *start = [last, &b"\0"[..]].concat(),
+            _ => drop(self.ranges.pop()),
+        }
+        let roots = rows.into_iter().map(|(key, bytes)| {
+            let kind = if key.starts_with(b"o/") {
+                ObjectRow::decode(&bytes).map(Kind::Object)
+            } else {
+                PartRow::decode(&bytes).map(Kind::Part)
+            };
+            let kind = kind.map_err(|damage| unreadable(&name_of(&key), &damage))?;
+            Ok(Root { key, bytes, kind })
+        });
+        roots.collect::<Result<Vec<Root>, StoreError>>().map(Some)
+    }
+}
+
+/// Hands all terms of a root to `take`, part by part. Damage is told as it is: whoever asked finds out whether the root has
+/// changed in the meantime, and its manifest with it.
+pub(super) async fn each_term(
+    inner: &Inner,
+    root: &Root,
+    mut take: impl FnMut(Vec<Term>) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let id = match root.body() {
+        _ if root.size() == 0 => return Ok(()),
+        Body::Inline(_) => return Ok(()),
+        Body::Terms(terms) => return take(terms.clone()),
+        Body::Rows(id) => id,
+    };
+    let mut start = key::manifests(id);
+    let end = prefix_end(&start);
+    let damaged = |why| Damaged { what: "manifest", why };
+    let mut covered = 0;
+    loop {
+        let rows = inner.meta.scan(&start, &end, MANIFESTS_AT_ONCE).await?;
+        for (row_key, value) in &rows {
+            let (terms, bytes) = row::decode_terms(value)?;
+            covered += bytes;
+            if manifest_end(row_key)? != covered {
+                return Err(damaged("rows of it are missing").into());
+            }
+            take(terms)?;
+        }
+        match rows.last() {
+            Some((last, _)) if rows.len() == MANIFESTS_AT_ONCE => start = [last, &b"\0"[..]].concat(),
+            _ if covered == root.size() => return Ok(()),
+            _ => return Err(damaged("rows of it are missing").into()),
+        }
+    }
+}
