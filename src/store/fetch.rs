@@ -11,7 +11,7 @@ use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::error::StoreError;
-use super::session::OpenPack;
+use super::session::{OpenPack, Ticket};
 use super::{Inner, Store};
 use crate::format::codec::Decoder;
 use crate::format::digest::chunk_digest;
@@ -91,6 +91,14 @@ impl Chunks {
         match self {
             Self::Sealed(directory) => directory.entries.get(chunk as usize).copied(),
             Self::Open(open) => open.entry(chunk),
+        }
+    }
+
+    /// How to wait for a chunk, where the pack is still being filled; none if it does not have the chunk, or not any more.
+    pub(super) fn ticket(&self, chunk: u32) -> Option<Option<Ticket>> {
+        match self {
+            Self::Sealed(directory) => directory.entries.get(chunk as usize).map(|_| None),
+            Self::Open(open) => open.ticket(chunk).map(Some),
         }
     }
 

@@ -70,6 +70,12 @@ impl OpenPack {
         self.entries.read().unwrap_or_else(PoisonError::into_inner).get(chunk as usize).copied()
     }
 
+    /// How to wait for a chunk of it.
+    pub(super) fn ticket(&self, chunk: u32) -> Option<Ticket> {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        Some(Ticket::of(self, entries.get(chunk as usize)?.end()))
+    }
+
     /// How many chunks it has.
     pub(super) fn len(&self) -> usize {
         self.entries.read().unwrap_or_else(PoisonError::into_inner).len()

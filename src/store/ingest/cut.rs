@@ -8,6 +8,7 @@ use crate::format::cut::{Cutter, ends_chunk};
 use crate::format::digest::{RootDigest, chunk_digest};
 use crate::format::manifest::Location;
 use crate::model::Digest;
+use crate::store::session::Ticket;
 
 /// A chunk that was cut.
 pub(super) struct Piece {
@@ -17,16 +18,18 @@ pub(super) struct Piece {
     pub(super) data: Bytes,
     /// Where the store has it, when that is known already.
     pub(super) at: Option<Location>,
+    /// How to wait for it there, where its pack is still being filled.
+    pub(super) ticket: Option<Ticket>,
 }
 
 impl Piece {
     pub(super) fn new(digest: Digest, data: Bytes, at: Option<Location>) -> Self {
-        Self { digest, len: data.len() as u32, data, at }
+        Self { digest, len: data.len() as u32, data, at, ticket: None }
     }
 
     /// A chunk that the store has.
     pub(super) fn known(digest: Digest, len: u32, at: Location) -> Self {
-        Self { digest, len, data: Bytes::new(), at: Some(at) }
+        Self { digest, len, data: Bytes::new(), at: Some(at), ticket: None }
     }
 }
 
@@ -79,7 +82,8 @@ impl Cut {
                 break;
             }
             if let Some(guess) = self.predictor.guess(&data[begin..]) {
-                let piece = Piece::new(guess.digest, data.slice(begin..begin + guess.len), Some(guess.at));
+                let data = data.slice(begin..begin + guess.len);
+                let piece = Piece { ticket: guess.ticket, ..Piece::new(guess.digest, data, Some(guess.at)) };
                 self.add(&mut pieces, piece);
                 (begin, at) = (begin + guess.len, begin + guess.len);
                 continue;
@@ -107,9 +111,10 @@ impl Cut {
 
     fn digest(&mut self, pieces: &mut Vec<Piece>, data: Bytes) {
         let digest = chunk_digest(&data);
-        let at = self.predictor.find(&digest);
+        let found = self.predictor.find(&digest);
+        let (at, ticket) = found.map_or((None, None), |(at, ticket)| (Some(at), ticket));
         self.root.push(digest, data.len() as u64);
-        pieces.push(Piece::new(digest, data, at));
+        pieces.push(Piece { ticket, ..Piece::new(digest, data, at) });
     }
 
     /// Adds a chunk whose end was not found by the cutter.

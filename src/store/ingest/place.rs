@@ -69,7 +69,11 @@ impl Placer {
         let (known, hint) = self.look_up(&pieces).await?;
         let total: usize = pieces.iter().map(|piece| piece.len as usize).sum();
         let mut fresh = Vec::new();
-        for piece in pieces {
+        for mut piece in pieces {
+            // A guess names a chunk that may not be durable yet, as a lookup does.
+            if let Some(ticket) = piece.ticket.take() {
+                self.tickets.add(ticket);
+            }
             let raw_len = piece.len;
             let at = piece.at.or_else(|| known.get(&piece.digest).copied());
             let slot = match (at, self.run_index.get(&piece.digest)) {

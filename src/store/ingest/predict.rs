@@ -9,6 +9,7 @@ use crate::format::digest::chunk_digest;
 use crate::format::manifest::Location;
 use crate::model::{Digest, PackId};
 use crate::store::fetch::Chunks;
+use crate::store::session::Ticket;
 
 /// Packs that are remembered.
 const PACKS: usize = 4;
@@ -34,6 +35,8 @@ pub(super) struct Guess {
     pub(super) digest: Digest,
     pub(super) len: usize,
     pub(super) at: Location,
+    /// How to wait for it, where its pack is still being filled.
+    pub(super) ticket: Option<Ticket>,
 }
 
 impl Predictor {
@@ -55,12 +58,13 @@ impl Predictor {
     }
 
     /// Where a chunk is, of those in the remembered packs; what follows it is the next guess.
-    pub(super) fn find(&mut self, digest: &Digest) -> Option<Location> {
+    pub(super) fn find(&mut self, digest: &Digest) -> Option<(Location, Option<Ticket>)> {
         self.next = None;
-        let known = self.packs.iter().rev().find_map(|known| Some((known.pack, *known.numbers.get(digest)?)));
-        let (pack, chunk) = known?;
-        self.next = Some(Location { pack, chunk: chunk + 1 });
-        Some(Location { pack, chunk })
+        let mut packs = self.packs.iter().rev();
+        let (known, chunk) = packs.find_map(|known| Some((known, *known.numbers.get(digest)?)))?;
+        let ticket = known.chunks.ticket(chunk)?;
+        self.next = Some(Location { pack: known.pack, chunk: chunk + 1 });
+        Some((Location { pack: known.pack, chunk }, ticket))
     }
 
     /// How many bytes the guess for the next chunk needs; none without a guess.
@@ -83,11 +87,11 @@ impl Predictor {
         };
         let len = entry.raw_len as usize;
         let holds = data.len() >= len && cut::ends_chunk(&data[..len]) && chunk_digest(&data[..len]) == entry.digest;
-        if !holds {
+        let Some(ticket) = known.chunks.ticket(at.chunk).filter(|_| holds) else {
             self.next = None;
             return None;
-        }
+        };
         self.next = Some(Location { chunk: at.chunk + 1, ..at });
-        Some(Guess { digest: entry.digest, len, at })
+        Some(Guess { digest: entry.digest, len, at, ticket })
     }
 }
