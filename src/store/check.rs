@@ -277,7 +277,7 @@ fn check_entries(entries: &[Entry], bytes: &Bytes) -> Vec<(u32, &'static str)> {
         let at = (entry.offset - entries[0].offset) as usize;
         let end = at + entry.stored_len as usize;
         let stored = if end <= bytes.len() { bytes.slice(at..end) } else { Bytes::new() };
-        if let Err(what) = verified(&mut decoder, entry, stored) {
+        if let Err(what) = verified(&mut decoder, entry, &stored) {
             damaged.push((n, what));
         }
     }

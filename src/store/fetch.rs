@@ -178,7 +178,7 @@ impl Inner {
                 let at = (entry.offset - start) as usize;
                 let stored = at..at + entry.stored_len as usize;
                 let stored = if stored.end <= bytes.len() { bytes.slice(stored) } else { Bytes::new() };
-                match verified(&mut decoder, &entry, stored) {
+                match verified(&mut decoder, &entry, &stored) {
                     Ok(raw) => decoded.push((raw.slice(from as usize..to as usize), times)),
                     Err(what) => return Ok(Err((chunk, entry.digest, what))),
                 }
@@ -222,11 +222,11 @@ impl Inner {
 }
 
 /// The chunk's bytes, when they are what the directory says.
-pub(super) fn verified(decoder: &mut Decoder, entry: &Entry, stored: Bytes) -> Result<Bytes, &'static str> {
+pub(super) fn verified(decoder: &mut Decoder, entry: &Entry, stored: &Bytes) -> Result<Bytes, &'static str> {
     if stored.len() != entry.stored_len as usize {
         return Err("its bytes are cut short");
     }
-    let raw = decoder.chunk(entry.offset, entry.codec, &stored, entry.within, entry.raw_len);
+    let raw = decoder.chunk(entry.offset, entry.codec, stored, entry.within, entry.raw_len);
     let raw = raw.map_err(|damage| damage.why)?;
     if chunk_digest(&raw) == entry.digest { Ok(raw) } else { Err("its bytes do not have its digest") }
 }

@@ -70,7 +70,7 @@ fn read_groups(pack: PackId, bytes: &Bytes) -> Result<Vec<Entry>, StoreError> {
     while let Some(group) = group_at(pack, bytes, at) {
         let is_whole = group.entries.iter().all(|entry| {
             let stored = bytes.slice(bytes.len().min(entry.offset as usize)..bytes.len().min(entry.end() as usize));
-            verified(&mut decoder, entry, stored).is_ok()
+            verified(&mut decoder, entry, &stored).is_ok()
         });
         at = group.end() as usize;
         entries.extend(group.entries);

@@ -1,5 +1,6 @@
 //! What is in packs that are still open: found here until the index has it. A crash loses this; the packs' groups say it again.
 
+use std::collections::btree_map::Entry as MapEntry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -126,8 +127,12 @@ pub(super) struct Tickets(BTreeMap<PackId, Ticket>);
 
 impl Tickets {
     pub(super) fn add(&mut self, ticket: Ticket) {
-        let kept = self.0.entry(ticket.pack).or_insert_with(|| ticket.clone());
-        kept.need = kept.need.max(ticket.need);
+        match self.0.entry(ticket.pack) {
+            MapEntry::Vacant(slot) => {
+                slot.insert(ticket);
+            }
+            MapEntry::Occupied(mut slot) => slot.get_mut().need = slot.get().need.max(ticket.need),
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {

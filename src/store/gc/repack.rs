@@ -100,7 +100,7 @@ impl<'a> Mover<'a> {
                 let end = at + entry.stored_len as usize;
                 let bytes = if end <= stored.len() { stored.slice(at..end) } else { Bytes::new() };
                 let corrupt = |what: &str| StoreError::Corrupt { pack, chunk: *chunk, what: what.to_owned() };
-                raw.push(verified(&mut decoder, entry, bytes).map_err(corrupt)?);
+                raw.push(verified(&mut decoder, entry, &bytes).map_err(corrupt)?);
             }
             let mut named = chunks.iter().map(|(_, entry)| (entry.digest, entry.raw_len));
             let frames: Vec<NewFrame> = Encoder::new()
