@@ -26,7 +26,7 @@ use crate::model::{Digest, PackId};
 const MAGIC: &[u8; 16] = b"bedplate-list-01";
 /// Shortest possible entry, in bytes: bounds what a hostile count can make us allocate.
 const ENTRY_MIN: usize = 32 + 4 + 1 + 1 + 1;
-/// Most chunks in a list: an image of 512 GiB of mean chunks, and 450 MiB of memory.
+/// Most chunks in a list: an image of 512 GiB of mean chunks, and 512 MiB of memory.
 pub const CHUNKS_MAX: usize = 8 * 1024 * 1024;
 
 /// An image's chunks, in order.
@@ -84,6 +84,11 @@ impl ChunkList {
 
     /// Reads a list; checks that every chunk names a pack of the list and that the lengths add up to the size.
     pub fn decode(bytes: &[u8]) -> Result<Self, Damaged> {
+        Self::decode_at_most(bytes, CHUNKS_MAX)
+    }
+
+    /// Reads a list of at most that many chunks: few bytes may stand for millions of them.
+    pub fn decode_at_most(bytes: &[u8], chunks_max: usize) -> Result<Self, Damaged> {
         let mut reader = Reader::sealed("chunk list", bytes)?;
         if reader.array::<16>()? != *MAGIC {
             return Err(reader.damaged("its magic is absent"));
@@ -103,7 +108,7 @@ impl ChunkList {
         let mut total = 0u64;
         for _ in 0..entries {
             let (chunk, times) = decode_entry(&mut reader, pack_count)?;
-            if times > CHUNKS_MAX - chunks.len() {
+            if times > chunks_max.saturating_sub(chunks.len()) {
                 return Err(reader.damaged("it has more chunks than this program reads"));
             }
             total = total.saturating_add(u64::from(chunk.raw_len).saturating_mul(times as u64));
