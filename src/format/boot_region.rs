@@ -86,10 +86,16 @@ impl BootRegion {
             return Err(BootRegionError::Empty);
         }
         let crc = u32::from_le_bytes([header[20], header[21], header[22], header[23]]);
-        let text =
-            bytes.get(HEADER..HEADER.saturating_add(length)).ok_or(BootRegionError::Damaged("it is cut short"))?;
+        if length > LENGTH - HEADER {
+            return Err(BootRegionError::Damaged("its text is longer than the region"));
+        }
+        let text = bytes.get(HEADER..HEADER + length).ok_or(BootRegionError::Damaged("it is cut short"))?;
         if crc32c::crc32c(text) != crc {
             return Err(BootRegionError::Damaged("its checksum does not match"));
+        }
+        // serde would take the fields' values in an array too, which need more room once they have their names.
+        if !text.starts_with(b"{") {
+            return Err(BootRegionError::Damaged("its text is not an object"));
         }
         serde_json::from_slice(text).map_err(|_| BootRegionError::Damaged("its text is not a boot region"))
     }
@@ -125,5 +131,17 @@ mod tests {
             bytes[at] ^= 0x40;
             assert!(BootRegion::decode(&bytes).is_err(), "byte {at} flipped and unnoticed");
         }
+    }
+
+    #[test]
+    fn refuses_what_it_could_not_have_written() {
+        let forged = |text: &str| {
+            let (len, crc) = (text.len() as u32, crc32c::crc32c(text.as_bytes()));
+            [&MAGIC[..], &len.to_le_bytes(), &crc.to_le_bytes(), text.as_bytes()].concat()
+        };
+        let text = serde_json::to_string(&region()).unwrap();
+        assert_eq!(BootRegion::decode(&forged(&text)).unwrap(), region());
+        assert!(BootRegion::decode(&forged(&text.replace("node-1", &"n".repeat(LENGTH)))).is_err());
+        assert!(BootRegion::decode(&forged(r#"["https://a", "b", "c", "d"]"#)).is_err());
     }
 }

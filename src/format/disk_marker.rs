@@ -73,9 +73,16 @@ impl DiskMarker {
         }
         let length = u32::from_le_bytes([header[16], header[17], header[18], header[19]]) as usize;
         let crc = u32::from_le_bytes([header[20], header[21], header[22], header[23]]);
-        let text = bytes.get(HEADER..HEADER.saturating_add(length)).ok_or(damaged("it is cut short"))?;
+        if length > LENGTH - HEADER {
+            return Err(damaged("its text is longer than the block"));
+        }
+        let text = bytes.get(HEADER..HEADER + length).ok_or(damaged("it is cut short"))?;
         if crc32c::crc32c(text) != crc {
             return Err(damaged("its checksum does not match"));
+        }
+        // serde would take the fields' values in an array too, which need more room once they have their names.
+        if !text.starts_with(b"{") {
+            return Err(damaged("its text is not an object"));
         }
         serde_json::from_slice(text).map(Some).map_err(|_| damaged("its text is not a marker"))
     }
@@ -105,6 +112,10 @@ mod tests {
         }
         let long = DiskMarker { tables: vec!["y".repeat(5000)], ..marker };
         assert!(long.encode().is_none());
+        let text = serde_json::to_vec(&long).unwrap();
+        let (len, crc) = (text.len() as u32, crc32c::crc32c(&text));
+        let forged = [&MAGIC[..], &len.to_le_bytes(), &crc.to_le_bytes(), &text].concat();
+        assert!(DiskMarker::decode(&forged).is_err(), "longer than any that could be written");
         assert_eq!((offset(1 << 20), offset(65_535)), (Some((1 << 20) - 65_536), None));
     }
 }
