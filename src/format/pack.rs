@@ -182,6 +182,10 @@ impl Group {
         if first.offset != begin || last.end() - first.offset != stored {
             return Err(reader.damaged("its chunks do not add up to its length"));
         }
+        let has_gap = |pair: &[Entry]| pair[1].offset != pair[0].offset && pair[1].offset != pair[0].end();
+        if entries.windows(2).any(has_gap) {
+            return Err(reader.damaged("its frames leave bytes between them"));
+        }
         reader.end()?;
         Ok(Self { entries })
     }
