@@ -9,9 +9,12 @@
 mod agent;
 mod api;
 mod bmc;
+mod decoders;
+mod fixtures;
 mod gc;
 mod gc_model;
 mod lab;
+mod oracle;
 mod rack;
 mod s3;
 mod store;

@@ -36,6 +36,9 @@ pub const LAB: &[Need] = &[
     ("curl", "/usr/bin/curl"),
 ];
 
+/// What fuzzing takes: libFuzzer comes as C++ in a crate.
+pub const FUZZ: &[Need] = &[("g++", "/usr/bin/g++")];
+
 /// Whether we may change the machine.
 pub fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|meta| {
@@ -81,6 +84,47 @@ pub fn emulator() -> Result<PathBuf> {
     shell::run(&mut shell::command(&pip, &["install", "--quiet", "sushy-tools==2.2.0", "libvirt-python==12.8.0"]))?;
     std::fs::write(stamp, "")?;
     Ok(venv)
+}
+
+/// A Python environment of our own with the reference client of the Xet protocol, against which the tests compare root
+/// digests.
+pub fn oracle() -> Result<()> {
+    let venv = shell::target().join("oracle");
+    let stamp = venv.join("complete");
+    if stamp.exists() {
+        return Ok(());
+    }
+    if shell::run(&mut shell::command("python3", &["-c", "import ensurepip"])).is_err() {
+        debian(&[("python3-venv", "/usr/share/doc/python3-venv")])?;
+    }
+    println!("installing hf_xet from PyPI");
+    let folder = venv.to_string_lossy().into_owned();
+    shell::run(&mut shell::command("python3", &["-m", "venv", "--clear", &folder]))?;
+    let pip = venv.join("bin/pip").to_string_lossy().into_owned();
+    shell::run(&mut shell::command(&pip, &["install", "--quiet", "hf_xet==1.8.0"]))?;
+    std::fs::write(stamp, "")?;
+    Ok(())
+}
+
+/// cargo-fuzz, in a folder of our own; returns that folder.
+pub fn cargo_fuzz() -> Result<PathBuf> {
+    let folder = shell::target().join("tools");
+    let programs = folder.join("bin");
+    if programs.join("cargo-fuzz").exists() {
+        return Ok(programs);
+    }
+    debian(FUZZ)?;
+    println!("installing cargo-fuzz from crates.io");
+    let mut command = shell::command("cargo", &["install", "--quiet", "--locked", "cargo-fuzz@0.13.2", "--root"]);
+    shell::run(command.arg(&folder))?;
+    Ok(programs)
+}
+
+/// Whether rustup has a nightly compiler here: the address sanitizer needs one.
+pub fn has_nightly() -> bool {
+    let asked =
+        shell::command("rustup", &["run", "nightly", "rustc", "--version"]).env_remove("RUSTUP_TOOLCHAIN").output();
+    asked.is_ok_and(|output| output.status.success())
 }
 
 fn apt(words: &[&str]) -> Result<()> {

@@ -1,6 +1,7 @@
 //! The project's own chores, one file a command. This one parses and dispatches.
 
 mod demo;
+mod fuzz;
 mod image;
 mod install;
 mod lab;
@@ -25,6 +26,8 @@ struct Args {
 enum Command {
     /// Play the main job on a virtual rack, from bare machines to data read back
     Demo(demo::Arguments),
+    /// Throw made-up bytes at every decoder, and keep what breaks one
+    Fuzz(fuzz::Arguments),
     /// Build or verify an image from its recipe in images/
     Image(image::Arguments),
     /// Bring up or take down a virtual rack: QEMU machines behind Redfish emulators
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap_or_default();
     let outcome = match args.command {
         Command::Demo(args) => demo::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Image(args) => image::run(&args),
         Command::Lab(args) => lab::run(&args),
         Command::Test(args) => test::run(&root, &args),
