@@ -266,7 +266,7 @@ fn describe(pack: &[u8]) -> String {
             Some(Err(error)) => return text + &format!("group at {at}: {error}\n"),
             Some(Ok(group)) => group,
         };
-        writeln!(text, "group at {at}, {} bytes of head", len).unwrap();
+        writeln!(text, "group at {at}, {len} bytes of head").unwrap();
         for Entry { digest, offset, stored_len, raw_len, codec, within } in &group.entries {
             write!(text, "  {stored_len} at {offset}, {codec:?}, {raw_len} from {within}: ").unwrap();
             let Some(stored) = pack.get(*offset as usize..).and_then(|rest| rest.get(..*stored_len as usize)) else {

@@ -61,7 +61,7 @@ fn group_at(probe: &Probe, bytes: &[u8], offset: Option<u64>) -> Option<u64> {
         // The frames fill the group: what a head says is all that lies between it and the next.
         let mut end = offset + len as u64;
         for (entry, before) in group.entries.iter().zip(std::iter::once(None).chain(group.entries.iter().map(Some))) {
-            if !before.is_some_and(|before| before.offset == entry.offset) {
+            if before.is_none_or(|before| before.offset != entry.offset) {
                 assert_eq!(entry.offset, end, "a gap in a group");
                 end = entry.end();
             }
