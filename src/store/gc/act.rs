@@ -3,11 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+
 use super::GcDone;
 use super::pace::Pace;
 use super::plan::{Facts, GcPlan, PlannedPack};
-use crate::format::row::{self, PackRow, PackState, key};
-use crate::format::row::{Body, PartRow};
+use crate::format::row::{self, Body, PackRow, PackState, PartRow, key};
 use crate::meta::{MetaError, Transaction, prefix_end};
 use crate::model::limit::TRANSACTION_KEYS_MAX;
 use crate::model::{Digest, PackId, UploadId};
@@ -16,6 +18,8 @@ use crate::store::error::StoreError;
 
 /// Index rows that one transaction expects and removes.
 const INDEX_ROWS: usize = TRANSACTION_KEYS_MAX / 2;
+/// Transactions under way at once: they share the metadata's flushes.
+const AT_ONCE: usize = 64;
 
 /// Carries a plan out.
 pub(super) struct Actor<'a> {
@@ -60,10 +64,14 @@ impl Actor<'_> {
 
     /// Condemns packs that nothing refers to, unless a writer has touched them since.
     pub(super) async fn condemn(&mut self, packs: &[PlannedPack], pace: &mut Pace) -> Result<(), StoreError> {
-        for PlannedPack { pack, .. } in packs {
-            let Some(row) = self.row(*pack) else { continue };
-            let condemned = PackRow { state: PackState::Condemned, condemned_epoch: self.facts.epoch, ..row };
-            self.done.condemned += u64::from(self.swap(*pack, row, condemned).await?);
+        for some in packs.chunks(AT_ONCE) {
+            let rows = some.iter().filter_map(|planned| Some((planned.pack, self.row(planned.pack)?)));
+            let swaps = rows.map(|(pack, row)| {
+                let condemned = PackRow { state: PackState::Condemned, condemned_epoch: self.facts.epoch, ..row };
+                self.swap(pack, row, condemned)
+            });
+            let swapped = try_join_all(swaps).await?;
+            self.done.condemned += swapped.into_iter().filter(|swapped| *swapped).count() as u64;
             pace.rest().await;
         }
         Ok(())
@@ -134,26 +142,25 @@ impl Actor<'_> {
     async fn drop_index(&mut self, pack: PackId, mut digests: Vec<Digest>) -> Result<(), StoreError> {
         digests.sort_unstable();
         digests.dedup();
-        for digests in digests.chunks(INDEX_ROWS) {
-            let keys: Vec<Vec<u8>> = digests.iter().map(key::chunk).collect();
-            loop {
-                let rows = self.inner.meta.get_many(&keys).await?;
-                let points_here = |row: &bytes::Bytes| row::decode_location(row).is_ok_and(|at| at.pack == pack);
-                let theirs = keys.iter().zip(rows).filter(|(_, row)| row.as_ref().is_some_and(points_here));
-                let tx =
-                    theirs.fold(Transaction::new(), |tx, (key, row)| tx.expect(key.clone(), row).delete(key.clone()));
-                let count = tx.len() as u64 / 2;
-                match self.inner.meta.commit(tx).await {
-                    Err(MetaError::Conflict) => {}
-                    other => {
-                        other?;
-                        self.done.index_rows += count;
-                        break;
-                    }
-                }
+        let dropped = digests.chunks(INDEX_ROWS).map(|digests| self.drop_some(pack, digests));
+        self.done.index_rows += try_join_all(dropped).await?.into_iter().sum::<u64>();
+        Ok(())
+    }
+
+    /// Does it in one transaction, again and again until no other writer comes between. Answers how many rows there were.
+    async fn drop_some(&self, pack: PackId, digests: &[Digest]) -> Result<u64, StoreError> {
+        let keys: Vec<Vec<u8>> = digests.iter().map(key::chunk).collect();
+        loop {
+            let rows = self.inner.meta.get_many(&keys).await?;
+            let points_here = |row: &Bytes| row::decode_location(row).is_ok_and(|at| at.pack == pack);
+            let theirs = keys.iter().zip(rows).filter(|(_, row)| row.as_ref().is_some_and(points_here));
+            let tx = theirs.fold(Transaction::new(), |tx, (key, row)| tx.expect(key.clone(), row).delete(key.clone()));
+            let count = tx.len() as u64 / 2;
+            match self.inner.meta.commit(tx).await {
+                Err(MetaError::Conflict) => {}
+                other => return Ok(other.map(|()| count)?),
             }
         }
-        Ok(())
     }
 
     /// Removes all index rows that point to these packs.

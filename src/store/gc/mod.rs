@@ -31,7 +31,7 @@ use repack::Mover;
 use survey::Survey;
 
 /// Stored bytes that one round moves to new packs at most.
-const REPACK_BYTES: u64 = 1024 * 1024 * 1024;
+const REPACK_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 /// Failures that a report names.
 const FAILURES_MAX: usize = 100;
 

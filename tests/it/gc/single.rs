@@ -349,3 +349,26 @@ fn the_command_shows_its_plan_and_what_it_did() {
     let text = server.run(&["store", "gc"]);
     assert!(text.contains("nothing to do") && text.contains("bytes freed"), "{text}");
 }
+
+#[test]
+fn an_appliance_collects_by_itself() {
+    let mut server = Server::start_with(&["--gc-every", "1s"]);
+    let file = server.path("file");
+    std::fs::write(&file, Random(10).bytes(3 * MIB)).unwrap();
+    server.run(&["bucket", "create", "data-sets"]);
+    server.run(&["put", file.to_str().unwrap(), "data-sets/file"]);
+    // A pack that is still being filled is not looked at; a clean stop seals it.
+    server.stop();
+    server.restart();
+    server.run(&["rm", "data-sets/file"]);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !server.log().contains("collected garbage") {
+        assert!(std::time::Instant::now() < deadline, "{}", server.log());
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    assert_eq!(server.json(&["store", "stats"])["stored_bytes"].as_u64(), Some(0));
+    server.stop();
+    let refused = server.program().args(["serve", "--gc-every", "often"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("as in 30m"), "{refused:?}");
+}

@@ -20,13 +20,21 @@ pub(crate) struct Server {
     process: Option<Child>,
     s3: SocketAddr,
     api: SocketAddr,
+    /// More for `serve`'s command line.
+    args: Vec<String>,
 }
 
 impl Server {
     /// Starts an appliance on an empty data folder, and waits until it is ready.
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts one with more on its command line.
+    pub(crate) fn start_with(args: &[&str]) -> Self {
         let (s3, api) = (free_address(), free_address());
-        let mut server = Self { folder: tempfile::tempdir().unwrap(), process: None, s3, api };
+        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let mut server = Self { folder: tempfile::tempdir().unwrap(), process: None, s3, api, args };
         server.restart();
         server
     }
@@ -37,6 +45,7 @@ impl Server {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path("serve.log")).unwrap();
         let mut command = self.program();
         command.args(["serve", "--s3-listen", &self.s3.to_string(), "--api-listen", &self.api.to_string()]);
+        command.args(&self.args);
         command.env("BEDPLATE_ROOT_ACCESS_KEY", ACCESS_KEY).env("BEDPLATE_ROOT_SECRET_KEY", SECRET_KEY);
         self.process = Some(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
         let deadline = Instant::now() + START_LIMIT;
