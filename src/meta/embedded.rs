@@ -7,43 +7,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use tokio::sync::oneshot;
 
+use super::home::{Health, Home};
+use super::tables::{Tables, engine};
 use super::{Meta, MetaError, Transaction};
-use crate::sys::folder::{self, FolderLock};
+use crate::sys::space::Reserve;
 
-/// Blocks of the tables kept in memory.
-const CACHE_BYTES: u64 = 32 * 1024 * 1024;
-/// The engine's least; replayed at open after a crash, at about 100 MB/s.
-const JOURNAL_BYTES: u64 = 64 * 1024 * 1024;
-/// Unflushed rows kept in memory, for each keyspace.
-const MEMTABLE_BYTES: u64 = 8 * 1024 * 1024;
 /// Transactions that share one flush, at most.
 const GROUP_MAX: usize = 256;
-/// Keys of the chunk index: they live in their own keyspace.
-const INDEX_START: &[u8] = b"c/";
-const INDEX_END: &[u8] = b"c0";
-
 /// Rows in a folder of this machine.
 pub struct Embedded {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    tables: Mutex<Option<Tables>>,
+    home: Home,
     queue: Mutex<Queue>,
     /// Held while a group is checked and written: one writer at a time.
-    writer: Mutex<()>,
-}
-
-/// The open database; a clone for each use, so that closing waits for none.
-#[derive(Clone)]
-struct Tables {
-    database: Database,
-    rows: Keyspace,
-    index: Keyspace,
-    _lock: Arc<FolderLock>,
+    writer: Mutex<Health>,
 }
 
 #[derive(Default)]
@@ -57,94 +39,33 @@ struct Waiting {
     done: oneshot::Sender<Result<(), MetaError>>,
 }
 
-/// Errors are told to every member of a group, so they must be made more than once.
-fn engine(action: &'static str) -> impl Fn(fjall::Error) -> MetaError {
-    move |error| {
-        let io = match &error {
-            fjall::Error::Io(io) | fjall::Error::Storage(fjall::LsmError::Io(io)) => Some(io.kind()),
-            _ => None,
-        };
-        match io {
-            Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) => MetaError::DiskFull,
-            _ => MetaError::Engine { action, source: Box::new(error) },
-        }
-    }
-}
-
 impl Embedded {
     /// Opens the database in `dir`, and makes it when it is absent. Blocks; a database that was closed opens within a
     /// second, and one that was killed replays its journal first. Fails with [`MetaError::Locked`] when another process
     /// has it open.
     pub fn open(dir: &Path) -> Result<Arc<dyn Meta>, MetaError> {
-        let disk = |source| MetaError::Engine { action: "make its folder", source: Box::new(source) };
-        folder::create(dir).map_err(disk)?;
-        let lock = Arc::new(FolderLock::take(dir)?);
-        let failed = engine("open");
-        let database = Database::builder(dir.join("rows"))
-            .cache_size(CACHE_BYTES)
-            .max_journaling_size(JOURNAL_BYTES)
-            .manual_journal_persist(true)
-            .worker_threads(2)
-            .max_cached_files(Some(128))
-            .open()
-            .map_err(&failed)?;
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
-        let rows = database.keyspace("rows", options).map_err(&failed)?;
-        let index = database.keyspace("index", options).map_err(&failed)?;
-        let tables = Tables { database, rows, index, _lock: lock };
-        let inner =
-            Inner { tables: Mutex::new(Some(tables)), queue: Mutex::new(Queue::default()), writer: Mutex::new(()) };
+        Self::open_with(dir, Reserve::default())
+    }
+
+    /// Opens the database as [`Embedded::open`] does, and keeps that much of its disk free: writes are refused before the
+    /// disk is really full.
+    pub fn open_with(dir: &Path, reserve: Reserve) -> Result<Arc<dyn Meta>, MetaError> {
+        let inner = Inner { home: Home::open(dir, reserve)?, queue: Mutex::default(), writer: Mutex::default() };
         Ok(Arc::new(Self { inner: Arc::new(inner) }))
     }
 
     /// Runs `work` on the open tables, off the async threads.
     async fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(Tables) -> Result<T, MetaError> + Send + 'static,
+        work: impl FnOnce(&Tables) -> Result<T, MetaError> + Send + 'static,
     ) -> Result<T, MetaError> {
-        let tables = self.inner.tables()?;
-        tokio::task::spawn_blocking(move || work(tables)).await.map_err(|_| MetaError::Closed)?
-    }
-}
-
-impl Tables {
-    fn keyspace(&self, key: &[u8]) -> &Keyspace {
-        if key.starts_with(INDEX_START) { &self.index } else { &self.rows }
-    }
-
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, MetaError> {
-        let value = self.keyspace(key).get(key).map_err(engine("read a row"))?;
-        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
-    }
-
-    fn scan(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, MetaError> {
-        let mut found = Vec::new();
-        let segments: [(&Keyspace, &[u8], &[u8]); 3] = [
-            (&self.rows, start, end.min(INDEX_START)),
-            (&self.index, start.max(INDEX_START), end.min(INDEX_END)),
-            (&self.rows, start.max(INDEX_END), end),
-        ];
-        for (keyspace, from, to) in segments {
-            if from >= to {
-                continue;
-            }
-            for guard in keyspace.range(from..to) {
-                if found.len() >= limit {
-                    return Ok(found);
-                }
-                let (key, value) = guard.into_inner().map_err(engine("scan rows"))?;
-                found.push((Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&value)));
-            }
-        }
-        Ok(found)
+        let inner = self.inner.clone();
+        let outcome = tokio::task::spawn_blocking(move || work(inner.home.tables()?.as_ref()));
+        outcome.await.map_err(|_| MetaError::Closed)?
     }
 }
 
 impl Inner {
-    fn tables(&self) -> Result<Tables, MetaError> {
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(MetaError::Closed)
-    }
-
     /// Commits groups until nobody waits.
     fn drain(&self) {
         loop {
@@ -164,9 +85,10 @@ impl Inner {
     /// Writes one group as one batch of the engine: each member whose expectations hold, in order of arrival, seeing the
     /// members before it.
     fn commit_group(&self, group: Vec<Waiting>) {
-        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let Ok(tables) = self.tables() else {
-            return group.into_iter().for_each(|member| drop(member.done.send(Err(MetaError::Closed))));
+        let mut health = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let tables = match self.home.admit(&mut health) {
+            Ok(tables) => tables,
+            Err(refusal) => return group.into_iter().for_each(|member| drop(member.done.send(Err(refusal.error())))),
         };
         let mut overlay: HashMap<Vec<u8>, Option<Bytes>> = HashMap::new();
         let mut accepted = Vec::with_capacity(group.len());
@@ -180,25 +102,9 @@ impl Inner {
                 Err(error) => drop(done.send(Err(error))),
             }
         }
-        let mut batch = tables.database.batch().durability(Some(PersistMode::SyncAll));
-        for (key, value) in &overlay {
-            match value {
-                Some(value) => batch.insert(tables.keyspace(key), key.as_slice(), &value[..]),
-                None => batch.remove(tables.keyspace(key), key.as_slice()),
-            }
-        }
-        let outcome = batch.commit();
-        if let Err(error) = &outcome {
-            tracing::error!(%error, "the metadata database could not commit");
-        }
-        let mut outcome = outcome.map_err(engine("commit"));
+        let outcome = self.home.write(&mut health, &tables, &overlay);
         for done in accepted {
-            let told = match &outcome {
-                Ok(()) => Ok(()),
-                Err(MetaError::DiskFull) => Err(MetaError::DiskFull),
-                Err(_) => std::mem::replace(&mut outcome, Err(MetaError::Closed)),
-            };
-            drop(done.send(told));
+            drop(done.send(outcome.map_err(|refusal| refusal.error())));
         }
     }
 }
@@ -264,15 +170,8 @@ impl Meta for Embedded {
     async fn close(&self) {
         let inner = self.inner.clone();
         let closed = tokio::task::spawn_blocking(move || {
-            let _writer = inner.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(tables) = inner.tables.lock().unwrap_or_else(PoisonError::into_inner).take() else {
-                return Ok(());
-            };
-            tables.database.persist(PersistMode::SyncAll)?;
-            for keyspace in [&tables.rows, &tables.index] {
-                keyspace.rotate_memtable_and_wait()?;
-            }
-            Ok::<(), fjall::Error>(())
+            let health = inner.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            inner.home.close(&health)
         });
         match closed.await {
             Ok(Ok(())) => {}

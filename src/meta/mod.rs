@@ -5,6 +5,8 @@
 //! identity. docs/format.md has the rows.
 
 mod embedded;
+mod home;
+mod tables;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,7 +23,7 @@ pub enum MetaError {
     #[error(transparent)]
     Locked(#[from] crate::sys::folder::FolderLockError),
     /// The disk that holds the database is full; nothing was written.
-    #[error("no space is left for metadata; free some space on the data disk and restart")]
+    #[error("too little space is left for metadata; free some on the data disk: writes then go on by themselves")]
     DiskFull,
     /// The database was closed, or its writer ended.
     #[error("the metadata database is closed; restart the appliance")]

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::error::StoreError;
 use crate::model::PackId;
+use crate::sys::space::{Need, Reserve};
 use crate::sys::volume::{LocalVolume, Volume, VolumeFile};
 use crate::sys::worker::blocking;
 
@@ -16,7 +17,10 @@ use crate::sys::worker::blocking;
 const OPEN_MAX: usize = 256;
 
 /// Where packs are to live.
-pub struct PackHome(Place);
+pub struct PackHome {
+    place: Place,
+    reserve: Reserve,
+}
 
 enum Place {
     Local(PathBuf),
@@ -27,24 +31,30 @@ impl PackHome {
     /// In a folder of this machine, made when it is absent. File and folder are synced before a pack counts.
     #[must_use]
     pub fn local(dir: impl Into<PathBuf>) -> Self {
-        Self(Place::Local(dir.into()))
+        Self { place: Place::Local(dir.into()), reserve: Reserve::default() }
     }
 
     /// On a volume.
     #[must_use]
     pub fn on(volume: Arc<dyn Volume>) -> Self {
-        Self(Place::Volume(volume))
+        Self { place: Place::Volume(volume), reserve: Reserve::default() }
+    }
+
+    /// How much of its disk is kept free: new data is refused before the disk is really full.
+    #[must_use]
+    pub fn with_reserve(self, reserve: Reserve) -> Self {
+        Self { reserve, ..self }
     }
 
     /// Opens it.
     pub(super) fn open(self) -> Result<Packs, StoreError> {
-        let volume = match self.0 {
+        let volume = match self.place {
             Place::Volume(volume) => volume,
             Place::Local(dir) => {
                 Arc::new(LocalVolume::open(dir).map_err(|source| StoreError::volume("open the packs' folder", source))?)
             }
         };
-        Ok(Packs { volume, files: Arc::default() })
+        Ok(Packs { volume, reserve: self.reserve, files: Arc::default() })
     }
 }
 
@@ -52,6 +62,7 @@ impl PackHome {
 #[derive(Clone)]
 pub(super) struct Packs {
     volume: Arc<dyn Volume>,
+    reserve: Reserve,
     files: Arc<Mutex<Files>>,
 }
 
@@ -97,6 +108,14 @@ impl Packs {
             && let Some(oldest) = files.by_pack.iter().min_by_key(|(_, (_, used))| *used).map(|(pack, _)| *pack)
         {
             files.by_pack.remove(&oldest);
+        }
+    }
+
+    /// Whether there is room for a write of that need; a full disk is the error. Blocks.
+    pub(super) fn admit(&self, need: Need) -> io::Result<()> {
+        match self.volume.space()? {
+            Some(space) if !self.reserve.admits(space, need) => Err(io::ErrorKind::StorageFull.into()),
+            _ => Ok(()),
         }
     }
 

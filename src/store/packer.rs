@@ -23,6 +23,7 @@ use crate::meta::Meta;
 use crate::model::limit::{PACK_CHUNKS_MAX, PACK_TARGET};
 use crate::model::{Digest, PackId};
 use crate::sys::entropy;
+use crate::sys::space::Need;
 use crate::sys::volume::VolumeFile;
 use crate::sys::worker::{Workers, blocking};
 
@@ -45,7 +46,7 @@ pub(super) struct NewFrame {
 pub(super) type Put = (Location, Ticket);
 
 enum Command {
-    Append { frames: Vec<NewFrame>, reply: oneshot::Sender<Result<Vec<Put>, StoreError>> },
+    Append { frames: Vec<NewFrame>, need: Need, reply: oneshot::Sender<Result<Vec<Put>, StoreError>> },
     Flush { needs: Vec<(PackId, u64)> },
     Seal { done: oneshot::Sender<()> },
     End { done: oneshot::Sender<()> },
@@ -85,10 +86,11 @@ impl Packer {
         &self.session
     }
 
-    /// Appends frames to the open pack. Answers where each of their chunks is, in order.
-    pub(super) async fn append(&self, frames: Vec<NewFrame>) -> Result<Vec<Put>, StoreError> {
+    /// Appends frames to the open pack. Answers where each of their chunks is, in order. New data of clients stops before what makes
+    /// room does.
+    pub(super) async fn append(&self, frames: Vec<NewFrame>, need: Need) -> Result<Vec<Put>, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Append { frames, reply }).await.map_err(|_| StoreError::Closed)?;
+        self.commands.send(Command::Append { frames, need, reply }).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -173,8 +175,8 @@ impl Writer {
                 Event::Sealed => self.sealing -= 1,
                 // No more is taken; what waits is still served, then `recv` answers none.
                 Event::Closing => inbox.close(),
-                Event::Command(Some(Command::Append { frames, reply })) => {
-                    let outcome = self.append(frames).await;
+                Event::Command(Some(Command::Append { frames, need, reply })) => {
+                    let outcome = self.append(frames, need).await;
                     let _ = reply.send(outcome);
                 }
                 Event::Command(Some(Command::Flush { needs })) => self.want(&needs),
@@ -246,8 +248,8 @@ impl Writer {
         }
     }
 
-    async fn append(&mut self, frames: Vec<NewFrame>) -> Result<Vec<Put>, StoreError> {
-        let session = self.tools.session.clone();
+    async fn append(&mut self, frames: Vec<NewFrame>, need: Need) -> Result<Vec<Put>, StoreError> {
+        let (session, packs) = (self.tools.session.clone(), self.tools.packs.clone());
         let mut placed = Vec::new();
         let mut frames = VecDeque::from(frames);
         while !frames.is_empty() {
@@ -267,9 +269,10 @@ impl Writer {
                 self.seal_open();
                 continue;
             }
-            let file = open.file.clone();
+            let (file, packs) = (open.file.clone(), packs.clone());
             let (at, head) = (open.end, group.encode(open.shared.pack));
             let written = blocking(move || {
+                packs.admit(need)?;
                 file.write_at(at, &head)?;
                 let mut at = at + head.len() as u64;
                 for bytes in &stored {

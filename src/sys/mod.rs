@@ -8,6 +8,7 @@ pub mod folder;
 pub mod module;
 pub mod net;
 pub mod process;
+pub mod space;
 pub mod sparse;
 pub mod volume;
 pub mod wire;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::folder;
+use super::space::{self, Space};
 
 /// Files by path.
 pub trait Volume: Send + Sync + 'static {
@@ -33,6 +34,11 @@ pub trait Volume: Send + Sync + 'static {
 
     /// Makes durable which files the folder of `path` has, and that there is such a folder.
     fn sync_folder(&self, path: &str) -> io::Result<()>;
+
+    /// Room on the volume; none where it does not say.
+    fn space(&self) -> io::Result<Option<Space>> {
+        Ok(None)
+    }
 }
 
 /// An open file.
@@ -56,6 +62,9 @@ pub trait VolumeFile: Send + Sync + 'static {
 
     /// Makes durable what was written.
     fn sync(&self) -> io::Result<()>;
+
+    /// Lets go of what the system remembers of the file, so that the next read asks the disk.
+    fn forget(&self) {}
 }
 
 /// A folder of this machine.
@@ -124,6 +133,10 @@ impl Volume for LocalVolume {
         File::open(self.folder_of(path))?.sync_all()?;
         File::open(&self.root)?.sync_all()
     }
+
+    fn space(&self) -> io::Result<Option<Space>> {
+        space::of(&self.root).map(Some)
+    }
 }
 
 struct LocalFile(File);
@@ -158,6 +171,11 @@ impl VolumeFile for LocalFile {
 
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+
+    fn forget(&self) {
+        // A system that cannot forget reads from memory: that checks less and harms nothing.
+        let _ = rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed);
     }
 }
 

@@ -11,6 +11,7 @@ mod api;
 mod bmc;
 mod decoders;
 mod fixtures;
+mod full;
 mod gc;
 mod gc_model;
 mod lab;

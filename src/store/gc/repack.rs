@@ -22,6 +22,7 @@ use crate::store::fetch::verified;
 use crate::store::ingest::Content;
 use crate::store::packer::NewFrame;
 use crate::store::session::Tickets;
+use crate::sys::space::Need;
 use crate::sys::worker::blocking;
 
 /// Stored bytes that are read and appended at once.
@@ -115,7 +116,7 @@ impl<'a> Mover<'a> {
         };
         let frames = blocking(work).await.map_err(StoreError::step)??;
         let bytes = frames.iter().map(|frame| frame.stored.len() as u64).sum();
-        let placed = self.inner.packer.append(frames).await?;
+        let placed = self.inner.packer.append(frames, Need::Upkeep).await?;
         let moved = self.moved.entry(pack).or_default();
         for ((chunk, entry), (at, ticket)) in wanted.iter().zip(placed) {
             moved.insert(*chunk, (at, entry.raw_len));

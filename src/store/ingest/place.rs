@@ -16,6 +16,7 @@ use crate::store::Inner;
 use crate::store::error::StoreError;
 use crate::store::packer::NewFrame;
 use crate::store::session::Tickets;
+use crate::sys::space::Need;
 use crate::sys::worker::blocking;
 
 /// Bytes that all uploads together may gather in runs of new chunks: each takes its share.
@@ -159,7 +160,7 @@ impl Placer {
     /// Hands the run to the packer, and turns all slots into terms.
     async fn pack(&mut self) -> Result<(), StoreError> {
         let run = std::mem::take(&mut self.run);
-        let placed = if run.is_empty() { Vec::new() } else { self.inner.packer.append(run).await? };
+        let placed = if run.is_empty() { Vec::new() } else { self.inner.packer.append(run, Need::Data).await? };
         (self.run_bytes, self.run_chunks) = (0, 0);
         self.run_index.clear();
         for slot in self.slots.drain(..) {
