@@ -1,4 +1,6 @@
-//! The store's figures, its check and its garbage collection.
+//! The store's figures, its check, its scrub and its garbage collection.
+
+use std::time::Duration;
 
 use axum::extract::State;
 use serde::Deserialize;
@@ -8,7 +10,10 @@ use super::endpoint::{Content, Endpoint, Who};
 use super::error::ApiResult;
 use super::extract::{Json, Query};
 use crate::model::BucketName;
-use crate::store::{FsckOptions, FsckReport, GcOptions, GcReport, Stats};
+use crate::store::{
+    FsckOptions, FsckReport, GcOptions, GcReport, RebuildOptions, RebuildReport, ScrubOptions, ScrubReport,
+    ScrubStatus, Stats,
+};
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
@@ -21,6 +26,19 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .about("Checks packs, index and objects against each other; with `data`, reads and verifies every chunk.")
             .takes(Content::Json("FsckOptions"))
             .gives(Content::Json("FsckReport")),
+        Endpoint::get("/api/v1/store/scrub", Who::Admin, scrub_status)
+            .about("How long packs were left alone, what is damaged, and which objects need it.")
+            .gives(Content::Json("ScrubStatus")),
+        Endpoint::post("/api/v1/store/scrub", Who::Admin, scrub)
+            .about("With `all`, reads and compares every pack at once; with `repair`, repairs what is stored a second time.")
+            .takes(Content::Json("ScrubOptions"))
+            .gives(Content::Json("ScrubReport"))
+            .refuses(&[409, 507]),
+        Endpoint::post("/api/v1/store/rebuild-index", Who::Admin, rebuild_index)
+            .about("Makes the index of chunks again from the directories of all packs.")
+            .takes(Content::Json("RebuildOptions"))
+            .gives(Content::Json("RebuildReport"))
+            .refuses(&[507]),
         Endpoint::post("/api/v1/store/gc", Who::Admin, gc)
             .about("Removes packs that no object needs, while the store serves; with `dry_run`, only says what it would do.")
             .takes(Content::Json("GcOptions"))
@@ -50,6 +68,36 @@ struct FsckBody {
 
 async fn fsck(State(state): State<ApiState>, Json(body): Json<FsckBody>) -> ApiResult<Json<FsckReport>> {
     Ok(Json(state.store().fsck(FsckOptions { data: body.data }).await?))
+}
+
+async fn scrub_status(State(state): State<ApiState>) -> ApiResult<Json<ScrubStatus>> {
+    Ok(Json(state.store().scrub_status().await?))
+}
+
+/// Body of [`scrub`].
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScrubBody {
+    #[serde(default)]
+    all: bool,
+    #[serde(default)]
+    repair: bool,
+}
+
+async fn scrub(State(state): State<ApiState>, Json(body): Json<ScrubBody>) -> ApiResult<Json<ScrubReport>> {
+    let older_than = if body.all { Duration::ZERO } else { Duration::MAX };
+    let options = ScrubOptions { older_than, rate: 0, repair: body.repair };
+    Ok(Json(state.store().scrub(options).await?))
+}
+
+/// Body of [`rebuild_index`].
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RebuildBody {}
+
+async fn rebuild_index(State(state): State<ApiState>, Json(_): Json<RebuildBody>) -> ApiResult<Json<RebuildReport>> {
+    // Packs without a row are left alone: beside uploads and garbage collection nobody can tell what they are.
+    Ok(Json(state.store().rebuild_index(RebuildOptions { adopt: false }).await?))
 }
 
 /// Rounds at most: garbage is condemned in one and goes in the next, and so do the packs whose rest was moved.

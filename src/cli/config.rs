@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::exit::CliError;
+use crate::model::ByteSize;
+use crate::sys::space::Reserve;
 
 /// What `--config FILE` may say; `config/bedplate.toml` documents every key.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -38,8 +40,26 @@ pub struct ServeConfig {
     pub s3_domains: Vec<String>,
     /// Between two rounds of garbage collection.
     pub gc_every: Option<String>,
+    /// Every pack is read again within this time, or `never`.
+    pub scrub_within: Option<String>,
+    /// Bytes a second that the scrub reads at most.
+    pub scrub_rate: Option<String>,
+    /// Bytes of the data disk that are kept free.
+    pub reserve: Option<String>,
     /// Log as JSON lines.
     pub log_json: bool,
+}
+
+impl ServeConfig {
+    /// What of the data disk is kept free.
+    pub fn reserve(&self) -> Result<Reserve, CliError> {
+        Ok(Reserve(self.reserve.as_deref().map(size).transpose()?))
+    }
+}
+
+/// Reads a number of bytes.
+pub fn size(text: &str) -> Result<u64, CliError> {
+    text.parse::<ByteSize>().map(|size| size.0).map_err(|error| CliError::usage(error.to_string()))
 }
 
 impl Config {
@@ -74,6 +94,7 @@ mod tests {
         let serve = config.serve;
         assert!(serve.s3_listen.is_some() && serve.api_listen.is_some() && serve.advertise.is_some());
         assert!(serve.boot_image.is_some() && !serve.s3_domains.is_empty() && serve.gc_every.is_some());
+        assert!(serve.scrub_within.is_some() && serve.scrub_rate.is_some() && serve.reserve().unwrap().0.is_some());
     }
 
     #[test]

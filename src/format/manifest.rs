@@ -15,7 +15,7 @@ use crate::model::limit::{CHUNK_MAX, PACK_CHUNKS_MAX};
 use crate::model::{Digest, PackId};
 
 /// Where a chunk is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Location {
     /// The pack that holds it.
     pub pack: PackId,

@@ -5,6 +5,7 @@ pub mod boot_region;
 pub mod chunk_list;
 pub mod codec;
 pub mod cut;
+pub mod damage;
 pub mod digest;
 pub mod disk_marker;
 pub mod field;

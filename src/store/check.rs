@@ -3,26 +3,19 @@
 
 use std::collections::{HashMap, HashSet};
 
-use bytes::Bytes;
-
+use super::care::{BadChunk, Pace, Sweep, verify};
 use super::error::StoreError;
-use super::fetch::verified;
 use super::stats::{Met, Walk};
 use super::types::{FsckError, FsckOptions, FsckReport};
 use super::{Inner, Store};
-use crate::format::codec::Decoder;
 use crate::format::manifest::{Location, Term};
-use crate::format::pack::{Directory, Entry, MAGIC};
 use crate::format::row::{self, Body, PackRow, PackState, key};
 use crate::meta::Transaction;
+use crate::model::PackId;
 use crate::model::limit::TRANSACTION_KEYS_MAX;
-use crate::model::{Digest, PackId};
-use crate::sys::worker::blocking;
 
 /// Rows read at once.
 const PAGE: usize = 256;
-/// Stored bytes read at once.
-const READ_BYTES: u64 = 4 * 1024 * 1024;
 /// Errors that one report holds; a store with more is past listing.
 const ERRORS_MAX: usize = 10_000;
 
@@ -32,6 +25,8 @@ struct Seen {
     raw_lens: Vec<u32>,
     /// The chunks that are damaged.
     bad: HashSet<u32>,
+    /// Where it was in its life: nothing may need one that is condemned or being removed.
+    state: PackState,
 }
 
 struct Check<'a> {
@@ -61,6 +56,7 @@ impl Store {
             }
         }
         check.all_objects().await?;
+        check.all_index_rows().await?;
         check.forget_unreadable().await?;
         Ok(check.report)
     }
@@ -123,10 +119,6 @@ impl Check<'_> {
 
     /// Looks at one pack; none when its directory cannot be used.
     async fn one_pack(&mut self, pack: PackId, row: &PackRow) -> Result<Option<Seen>, StoreError> {
-        if row.state == PackState::Deleting {
-            // It is on its way out, and nothing may refer to it.
-            return Ok(None);
-        }
         self.report.packs_checked += 1;
         if row.state == PackState::Open {
             let Some(open) = self.inner.packer.session().pack(pack) else {
@@ -134,70 +126,61 @@ impl Check<'_> {
                 return Ok(None);
             };
             let raw_lens = open.entries().iter().map(|entry| entry.raw_len).collect();
-            return Ok(Some(Seen { raw_lens, bad: HashSet::new() }));
+            return Ok(Some(Seen { raw_lens, bad: HashSet::new(), state: row.state }));
         }
-        match self.inner.packs.size(pack).await {
-            Ok(size) if size != row.bytes => {
-                self.error(Some(pack), None, None, format!("its file has {size} bytes instead of {}", row.bytes));
-            }
-            Ok(_) => {}
-            Err(StoreError::NoSuchPack(_)) => {
-                // Condemned before the check began, it may have been deleted since.
-                if row.state != PackState::Condemned
-                    || self.inner.meta.get(&key::pack(pack)).await? == Some(row.encode())
-                {
-                    self.error(Some(pack), None, None, "its file is missing");
-                }
-                return Ok(None);
-            }
-            Err(other) => return Err(other),
+        // Its file may have gone already. Whether anything needs it all the same is seen by the objects.
+        let going = Seen { raw_lens: Vec::new(), bad: HashSet::new(), state: PackState::Deleting };
+        if row.state == PackState::Deleting {
+            return Ok(Some(going));
         }
-        let directory = match self.inner.read_directory(pack, row).await {
-            Ok(directory) => directory,
-            Err(StoreError::CorruptRow(damage)) => {
-                self.error(Some(pack), None, None, damage.to_string());
-                return Ok(None);
-            }
-            Err(error) => {
-                self.error(Some(pack), None, None, error_text(&error));
-                return Ok(None);
-            }
+        let verdict = verify(self.inner, pack, row, self.options.data, &mut Pace::new(None)).await?;
+        if !verdict.whole.is_empty() && matches!(self.state_now(pack).await?, None | Some(PackState::Deleting)) {
+            return Ok(Some(going));
+        }
+        self.report.chunks_checked += verdict.chunks;
+        for what in &verdict.whole {
+            self.error(Some(pack), None, None, what);
+        }
+        for head in &verdict.heads {
+            let what = format!(
+                "the head of the group at byte {} is damaged: the directory still says what is in it",
+                head.start
+            );
+            self.error(Some(pack), None, None, what);
+        }
+        let mut bad = HashSet::new();
+        for BadChunk { chunk, digest, what } in verdict.bad {
+            self.inner.distrust(&digest, Location { pack, chunk }, &what, false).await;
+            self.error(Some(pack), Some(chunk), None, what);
+            bad.insert(chunk);
+        }
+        let Some(directory) = verdict.directory else {
+            self.inner.distrust_pack(pack, verdict.whole.first().map_or("it cannot be read", String::as_str)).await;
+            return Ok(None);
         };
-        let bad = if self.options.data { self.all_chunks(pack, &directory).await? } else { HashSet::new() };
+        if !self.options.data {
+            // What an earlier look has found is told until it is repaired.
+            for (at, row) in self.inner.damage_of(pack).await? {
+                if row.needed && row.digest.is_some() {
+                    self.error(Some(pack), Some(at.chunk), None, row.what);
+                    bad.insert(at.chunk);
+                }
+            }
+        }
         let raw_lens = directory.entries.iter().map(|entry| entry.raw_len).collect();
-        Ok(Some(Seen { raw_lens, bad }))
+        Ok(Some(Seen { raw_lens, bad, state: row.state }))
     }
 
-    /// Reads a pack front to back and checks each chunk; answers those that are damaged.
-    async fn all_chunks(&mut self, pack: PackId, directory: &Directory) -> Result<HashSet<u32>, StoreError> {
-        let mut bad = HashSet::new();
-        match self.inner.packs.read(pack, 0, MAGIC.len() as u64).await {
-            Ok(magic) if magic[..] == MAGIC[..] => {}
-            _ => self.error(Some(pack), None, None, "its first bytes are not a pack's"),
-        }
-        let mut first = 0u32;
-        while (first as usize) < directory.entries.len() {
-            let rest = &directory.entries[first as usize..];
-            let count = rest.iter().take_while(|entry| entry.end() - rest[0].offset <= READ_BYTES).count().max(1);
-            let entries = rest[..count].to_vec();
-            let digests: Vec<Digest> = entries.iter().map(|entry| entry.digest).collect();
-            let bytes = self.inner.packs.read(pack, entries[0].offset, entries[count - 1].end()).await;
-            let bytes = bytes.unwrap_or_else(|error| {
-                self.error(Some(pack), Some(first), None, error_text(&error));
-                Bytes::new()
-            });
-            let work = move || check_entries(&entries, &bytes);
-            let damaged = blocking(work).await.map_err(StoreError::step)?;
-            self.report.chunks_checked += count as u64;
-            for (n, what) in damaged {
-                let chunk = first + n;
-                self.error(Some(pack), Some(chunk), None, what);
-                self.inner.distrust(&digests[n as usize], Location { pack, chunk }).await;
-                bad.insert(chunk);
+    /// Compares the index with the packs.
+    async fn all_index_rows(&mut self) -> Result<(), StoreError> {
+        let mut sweep = Sweep::new();
+        while let Some(wrong) = sweep.next(self.inner).await? {
+            for row in wrong {
+                let (pack, chunk) = row.at.map_or((None, None), |at| (Some(at.pack), Some(at.chunk)));
+                self.error(pack, chunk, None, row.what);
             }
-            first += count as u32;
         }
-        Ok(bad)
+        Ok(())
     }
 
     async fn all_objects(&mut self) -> Result<(), StoreError> {
@@ -236,7 +219,9 @@ impl Check<'_> {
         let mut found: Vec<_> = terms.iter().filter_map(|term| self.wrong_with(term)).collect();
         found.dedup();
         for (pack, chunk, what) in found {
-            if chunk.is_none() && self.is_new(pack).await? {
+            // A pack that was published or found of use again since the list of packs was read.
+            let seen = self.packs.get(&pack).map(|seen| seen.as_ref().map(|seen| seen.state));
+            if chunk.is_none() && !matches!(seen, Some(None)) && self.is_live(pack).await? {
                 continue;
             }
             self.error(Some(pack), chunk, Some(name.clone()), what);
@@ -244,15 +229,30 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Whether a pack was published after the list of packs was read.
-    async fn is_new(&self, pack: PackId) -> Result<bool, StoreError> {
-        Ok(!self.packs.contains_key(&pack) && self.inner.meta.get(&key::pack(pack)).await?.is_some())
+    async fn state_now(&self, pack: PackId) -> Result<Option<PackState>, StoreError> {
+        let found = self.inner.meta.get(&key::pack(pack)).await?;
+        Ok(found.and_then(|bytes| PackRow::decode(&bytes).ok()).map(|row| row.state))
+    }
+
+    /// Whether objects may need the pack now.
+    async fn is_live(&self, pack: PackId) -> Result<bool, StoreError> {
+        Ok(matches!(self.state_now(pack).await?, Some(PackState::Open | PackState::Sealed)))
     }
 
     fn wrong_with(&self, term: &Term) -> Option<(PackId, Option<u32>, &'static str)> {
         let seen = match self.packs.get(&term.pack) {
             None => return Some((term.pack, None, "the object needs a pack that is not in the list of packs")),
             Some(None) => return Some((term.pack, None, "the object needs a pack that cannot be read")),
+            Some(Some(Seen { state: PackState::Deleting, .. })) => {
+                return Some((term.pack, None, "the object needs a pack that is being removed"));
+            }
+            Some(Some(Seen { state: PackState::Condemned, .. })) => {
+                return Some((
+                    term.pack,
+                    None,
+                    "the object needs a pack that is condemned: run `bedplate store gc`, which rescues it",
+                ));
+            }
             Some(Some(seen)) => seen,
         };
         let lens: Option<Vec<u64>> =
@@ -267,31 +267,4 @@ impl Check<'_> {
         let bad = term.chunks().find(|chunk| seen.bad.contains(chunk))?;
         Some((term.pack, Some(bad), "the object needs a damaged chunk"))
     }
-}
-
-/// The chunks that are not what the directory says, by their place in `entries`.
-fn check_entries(entries: &[Entry], bytes: &Bytes) -> Vec<(u32, &'static str)> {
-    let mut damaged = Vec::new();
-    let mut decoder = Decoder::new();
-    for (n, entry) in (0..).zip(entries) {
-        let at = (entry.offset - entries[0].offset) as usize;
-        let end = at + entry.stored_len as usize;
-        let stored = if end <= bytes.len() { bytes.slice(at..end) } else { Bytes::new() };
-        if let Err(what) = verified(&mut decoder, entry, &stored) {
-            damaged.push((n, what));
-        }
-    }
-    damaged
-}
-
-/// An error with its causes, in one line.
-fn error_text(error: &StoreError) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }

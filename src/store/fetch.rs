@@ -17,8 +17,7 @@ use crate::format::codec::Decoder;
 use crate::format::digest::chunk_digest;
 use crate::format::manifest::{Location, Term};
 use crate::format::pack::{Directory, Entry};
-use crate::format::row::{self, PackRow, PackState, key};
-use crate::meta::{MetaError, Transaction};
+use crate::format::row::{PackRow, PackState, key};
 use crate::model::{Digest, PackId};
 use crate::sys::volume::VolumeFile;
 
@@ -188,7 +187,7 @@ impl Inner {
         match self.packs.with(pack, "read a pack", work).await {
             Ok(Ok(decoded)) => Ok(decoded),
             Ok(Err((chunk, digest, what))) => {
-                self.distrust(&digest, Location { pack, chunk }).await;
+                self.distrust(&digest, Location { pack, chunk }, what, true).await;
                 Err(StoreError::Corrupt { pack, chunk, what: what.to_owned() })
             }
             Err(StoreError::NoSuchPack(_)) => {
@@ -207,17 +206,6 @@ impl Inner {
         })?;
         let read = Read { pack: at.pack, first: at.chunk, wanted: vec![(entry, 0, entry.raw_len, 1)] };
         Ok(self.fetch(read).await?.pop().map(|(bytes, _)| bytes).unwrap_or_default())
-    }
-
-    /// Takes a damaged chunk out of the index, so that bytes that are put again are stored again and not found here.
-    pub(super) async fn distrust(&self, digest: &Digest, at: Location) {
-        let key = key::chunk(digest);
-        let tx = Transaction::new().expect(key.clone(), Some(row::encode_location(at))).delete(key);
-        match self.meta.commit(tx).await {
-            // The index has it elsewhere, or not at all.
-            Ok(()) | Err(MetaError::Conflict) => {}
-            Err(error) => tracing::warn!(%error, %digest, "a damaged chunk could not be taken out of the index"),
-        }
     }
 }
 

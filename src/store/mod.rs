@@ -6,6 +6,7 @@
 
 mod activity;
 mod bucket;
+mod care;
 mod check;
 mod commit;
 mod error;
@@ -29,6 +30,9 @@ mod types;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
+pub use care::{
+    DamageInfo, RebuildOptions, RebuildReport, RepairReport, ScrubOptions, ScrubReport, ScrubSettings, ScrubStatus,
+};
 pub use error::{BoxError, StoreError};
 pub use export::READ_PACK_MAX;
 pub use faults::{Fault, Faults};

@@ -59,7 +59,7 @@ async fn take_up(meta: &dyn Meta, packs: &Packs, pack: PackId) -> Result<usize, 
 }
 
 /// The chunks of all groups of an open pack, up to what was never finished: groups at the end whose bytes are not all there.
-fn read_groups(pack: PackId, bytes: &Bytes) -> Result<Vec<Entry>, StoreError> {
+pub(super) fn read_groups(pack: PackId, bytes: &Bytes) -> Result<Vec<Entry>, StoreError> {
     let corrupt = |chunk: usize, what: &str| StoreError::Corrupt { pack, chunk: chunk as u32, what: what.to_owned() };
     if !bytes.starts_with(MAGIC) {
         return Err(corrupt(0, "its first bytes are not a pack's"));

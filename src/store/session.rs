@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
-use super::error::{StoreError, is_full};
+use super::error::{StoreError, chain, is_full};
 use crate::format::manifest::Location;
 use crate::format::pack::Entry;
 use crate::model::{Digest, PackId};
@@ -24,14 +24,7 @@ impl Failure {
         if is_full(error) {
             return Self::DiskFull;
         }
-        let mut text = error.to_string();
-        let mut next = error.source();
-        while let Some(cause) = next {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            next = cause.source();
-        }
-        Self::Other(text)
+        Self::Other(chain(error))
     }
 }
 

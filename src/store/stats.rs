@@ -123,6 +123,9 @@ impl Store {
             }
         }
         let used_stored = self.count_marks(&marks, &mut stats).await?;
+        let damage = self.inner.all_damage().await?;
+        let counts = |pack: &PackId| bucket.is_none() || marks.0.contains_key(pack);
+        stats.damaged = damage.iter().filter(|(at, row)| row.needed && counts(&at.pack)).count() as u64;
         if bucket.is_some() {
             stats.stored_bytes = used_stored;
             stats.packs = marks.0.len() as u64;

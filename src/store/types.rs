@@ -157,6 +157,9 @@ pub struct Stats {
     pub chunks: u64,
     /// Packs; of one bucket, the packs that it uses.
     pub packs: u64,
+    /// Damaged chunks, and packs that are damaged as a whole, that are known and not repaired; of one bucket, those in its packs.
+    #[serde(default)]
+    pub damaged: u64,
 }
 
 /// What a check is to look at.

@@ -32,6 +32,11 @@ pub const GC_MOVED_BYTES: &str = "bedplate_gc_moved_bytes_total";
 /// Condemned packs that wait for an activity to end.
 pub const GC_WAITING_PACKS: &str = "bedplate_gc_waiting_packs";
 
+/// Seconds since the pack was last read, or written, that was left alone longest.
+pub const SCRUB_AGE: &str = "bedplate_store_scrub_oldest_seconds";
+/// Damaged chunks that are known and not repaired.
+pub const DAMAGED: &str = "bedplate_store_damaged_chunks";
+
 static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
 
 /// Starts counting. Before it, and in commands that never call it, counting costs nothing and goes nowhere.
@@ -54,6 +59,8 @@ pub fn install() {
         describe_counter!(GC_FREED_BYTES, "Bytes of packs that garbage collection has deleted.");
         describe_counter!(GC_MOVED_BYTES, "Stored bytes that garbage collection has moved to new packs.");
         describe_gauge!(GC_WAITING_PACKS, "Condemned packs that wait for an activity to end.");
+        describe_gauge!(SCRUB_AGE, "Seconds since the pack was last read, or written, that was left alone longest.");
+        describe_gauge!(DAMAGED, "Damaged chunks that are known and not repaired.");
         handle
     });
 }
@@ -95,6 +102,12 @@ pub fn gc(freed_bytes: u64, moved_bytes: u64, waiting_packs: u64) {
     counter!(GC_FREED_BYTES).increment(freed_bytes);
     counter!(GC_MOVED_BYTES).increment(moved_bytes);
     gauge!(GC_WAITING_PACKS).set(waiting_packs as f64);
+}
+
+/// Notes how the scrub stands.
+pub fn scrub(oldest_seconds: u64, damaged: u64) {
+    gauge!(SCRUB_AGE).set(oldest_seconds as f64);
+    gauge!(DAMAGED).set(damaged as f64);
 }
 
 /// All metrics in Prometheus' text format, as `/metrics` answers; empty where counting was never started.

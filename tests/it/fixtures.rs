@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use bedplate::format::boot_region::BootRegion;
 use bedplate::format::chunk_list::{ChunkList, ChunkRef};
 use bedplate::format::codec::{Codec, Decoder, Encoder, Frame};
+use bedplate::format::damage::DamageRow;
 use bedplate::format::digest::chunk_digest;
 use bedplate::format::disk_marker::DiskMarker;
 use bedplate::format::manifest::{Location, Term};
@@ -128,6 +129,20 @@ fn epoch_rows() {
     assert_eq!(row::decode_epoch(Some(&bytes)).unwrap(), 4711);
     let error = row::decode_epoch(Some(&damaged("epoch-damaged.row", &bytes, 3))).unwrap_err();
     assert_eq!(error.to_string(), "the epoch row is damaged: its checksum does not match");
+}
+
+#[test]
+fn damage_rows() {
+    let row = DamageRow {
+        found: Timestamp(1_795_600_000_001),
+        digest: Some(digest(0x47)),
+        needed: true,
+        what: "its bytes do not have its digest".to_owned(),
+    };
+    let bytes = exact("damage.row", &row.encode());
+    assert_eq!(DamageRow::decode(&bytes).unwrap(), row);
+    let error = DamageRow::decode(&damaged("damage-damaged.row", &bytes, 9)).unwrap_err();
+    assert_eq!(error.to_string(), "the damage row is damaged: its checksum does not match");
 }
 
 #[test]

@@ -9,6 +9,7 @@
 mod agent;
 mod api;
 mod bmc;
+mod care;
 mod decoders;
 mod fixtures;
 mod full;

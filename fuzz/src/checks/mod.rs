@@ -28,6 +28,7 @@ pub(crate) const TARGETS: &[Target] = &[
     Target { name: "codec_decode", check: codec::decode },
     Target { name: "codec_encode", check: codec::encode },
     Target { name: "cutter", check: cutter::cut },
+    Target { name: "damage_row", check: row::damage },
     Target { name: "disk_marker", check: region::disk_marker },
     Target { name: "epoch_row", check: row::epoch },
     Target { name: "index_row", check: row::index },

@@ -1,5 +1,6 @@
 //! The store's rows, and the manifest that some of them carry.
 
+use bedplate::format::damage::{self, DamageRow};
 use bedplate::format::field::{Damaged, Reader, Writer};
 use bedplate::format::manifest::{self, Term};
 use bedplate::format::row::{self, BucketRow, ObjectRow, PackRow, PartRow, UploadRow};
@@ -36,6 +37,14 @@ pub(super) fn index(probe: &Probe, data: &[u8]) {
 
 pub(super) fn epoch(probe: &Probe, data: &[u8]) {
     probe.sealed(data, FACTOR, |bytes| row::decode_epoch(Some(bytes)), |epoch| row::encode_epoch(*epoch).to_vec());
+}
+
+/// A damage row, and the place in its key.
+pub(super) fn damage(probe: &Probe, data: &[u8]) {
+    probe.sealed(data, FACTOR, DamageRow::decode, |row| row.encode().to_vec());
+    if let Ok(at) = damage::place(data) {
+        assert_eq!(damage::key(at), data);
+    }
 }
 
 pub(super) fn manifest_row(probe: &Probe, data: &[u8]) {

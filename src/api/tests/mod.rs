@@ -393,6 +393,12 @@ async fn schemas_tell_the_truth() {
     assert_eq!(fsck["errors"], json!([]));
     let (status, gc) = door.json(Method::POST, "/api/v1/store/gc", json!({"dry_run": true})).await;
     assert_eq!((status, &gc["dry_run"]), (StatusCode::OK, &json!(true)), "{gc}");
+    let (_, scrub) = door.json(Method::GET, "/api/v1/store/scrub", Value::Null).await;
+    let (status, scrubbed) = door.json(Method::POST, "/api/v1/store/scrub", json!({"all": true, "repair": true})).await;
+    assert_eq!((status, &scrubbed["damage"]), (StatusCode::OK, &json!([])), "{scrubbed}");
+    let (_, rebuilt) = door.json(Method::POST, "/api/v1/store/rebuild-index", json!({})).await;
+    assert_eq!(rebuilt["failures"], json!([]), "{rebuilt}");
+    let repaired = scrubbed["repair"].clone();
     let document = openapi::document(&endpoints());
     let (plan, done) = (gc["plan"].clone(), gc["done"].clone());
     for (name, value) in [
@@ -404,6 +410,10 @@ async fn schemas_tell_the_truth() {
         ("GcReport", gc),
         ("GcPlan", plan),
         ("GcDone", done),
+        ("ScrubStatus", scrub),
+        ("ScrubReport", scrubbed),
+        ("RepairReport", repaired),
+        ("RebuildReport", rebuilt),
     ] {
         let schema = &document["components"]["schemas"][name];
         let sent: BTreeSet<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();

@@ -16,9 +16,10 @@ use crate::cli::Context;
 use crate::cli::exit::{CliError, DONE, Exit};
 use crate::cli::files::files_below;
 use crate::cli::remote::Place;
-use crate::meta::Embedded;
+use crate::meta::{Embedded, Meta, MetaError};
 use crate::model::{BucketName, ByteSize, ObjectKey};
 use crate::store::{ListRequest, ObjectInfo, PackHome, Store, StoreError};
+use crate::sys::space::Reserve;
 use crate::sys::worker::{Workers, blocking};
 
 /// Files that are read or written at once.
@@ -41,20 +42,33 @@ impl Summary {
 }
 
 /// A data folder that this process has open.
-struct Opened {
-    store: Store,
+pub(super) struct Opened {
+    pub(super) store: Store,
     engine: Workers,
 }
 
 impl Opened {
     async fn new(context: &Context) -> Result<Self, CliError> {
-        let engine = Workers::new();
-        let meta = Embedded::open(&context.data.join("meta"))?;
-        let store = Store::open(meta, PackHome::local(context.data.join("packs")), &engine).await?;
-        Ok(Self { store, engine })
+        let reserve = context.config.serve.reserve()?;
+        Self::over(context, Embedded::open_with(&context.data.join("meta"), reserve)?, reserve).await
     }
 
-    async fn close(self) {
+    /// Opens the folder, unless another process has it open.
+    pub(super) async fn unless_used(context: &Context) -> Result<Option<Self>, CliError> {
+        let reserve = context.config.serve.reserve()?;
+        match Embedded::open_with(&context.data.join("meta"), reserve) {
+            Err(MetaError::Locked(_)) => Ok(None),
+            meta => Self::over(context, meta?, reserve).await.map(Some),
+        }
+    }
+
+    async fn over(context: &Context, meta: Arc<dyn Meta>, reserve: Reserve) -> Result<Self, CliError> {
+        let engine = Workers::new();
+        let packs = PackHome::local(context.data.join("packs")).with_reserve(reserve);
+        Ok(Self { store: Store::open(meta, packs, &engine).await?, engine })
+    }
+
+    pub(super) async fn close(self) {
         self.store.close().await;
         self.engine.stop().await;
     }

@@ -14,6 +14,7 @@ pub mod node;
 pub mod put;
 pub mod rack;
 pub mod rm;
+mod scrub;
 pub mod serve;
 pub mod store;
 pub mod tenant;

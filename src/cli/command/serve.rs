@@ -13,13 +13,15 @@ use crate::api::{self, ApiParts, ApiState};
 use crate::auth::{Auth, RootCredentials};
 use crate::bmc::PinFile;
 use crate::cli::Context;
+use crate::cli::config::size;
 use crate::cli::exit::{CliError, DONE, Exit};
 use crate::image::Catalogue;
 use crate::image::boot::BootMedia;
 use crate::meta::Embedded;
 use crate::rack::{Conductor, ConductorConfig, Pace};
 use crate::s3::{S3Config, S3Door};
-use crate::store::{GcOptions, PackHome, Store};
+use crate::store::{GcOptions, PackHome, ScrubSettings, Store};
+use crate::sys::space::Reserve;
 use crate::sys::wire;
 use crate::sys::worker::Workers;
 use crate::telemetry::{log, metrics};
@@ -32,6 +34,10 @@ const LOGGED: &str = "info,s3s=off,fjall=warn,lsm_tree=warn";
 const BOOT_IMAGE: &str = "boot/agent.iso";
 /// Between two rounds of garbage collection.
 const GC_EVERY: &str = "1h";
+/// Every pack is read again within this time.
+const SCRUB_WITHIN: &str = "30d";
+/// What the scrub reads in a second at most.
+const SCRUB_RATE: &str = "32MiB";
 /// Between two looks at the store's figures for /metrics.
 const FIGURES_EVERY: Duration = Duration::from_secs(300);
 
@@ -63,6 +69,15 @@ pub struct ServeArgs {
     /// Between two rounds of garbage collection: 30s, 15m, 6h, 1d or never [default: 1h]
     #[arg(long, value_name = "TIME", env = "BEDPLATE_GC_EVERY")]
     gc_every: Option<String>,
+    /// Read every pack again within this time, and compare it; or never [default: 30d]
+    #[arg(long, value_name = "TIME", env = "BEDPLATE_SCRUB_WITHIN")]
+    scrub_within: Option<String>,
+    /// Bytes a second that the scrub reads at most; 0 is no bound [default: 32MiB]
+    #[arg(long, value_name = "SIZE", env = "BEDPLATE_SCRUB_RATE")]
+    scrub_rate: Option<String>,
+    /// How much of the data disk is kept free [default: 256MiB or a hundredth, whichever is more]
+    #[arg(long, value_name = "SIZE", env = "BEDPLATE_RESERVE")]
+    reserve: Option<String>,
     /// Log one JSON object a line
     #[arg(long)]
     log_json: bool,
@@ -77,6 +92,8 @@ struct Settings {
     boot_image: Option<PathBuf>,
     s3_domains: Vec<String>,
     gc_every: Option<Duration>,
+    scrub: Option<ScrubSettings>,
+    reserve: Reserve,
 }
 
 impl Settings {
@@ -97,8 +114,16 @@ impl Settings {
             }
         }
         let gc_every = args.gc_every.or_else(|| file.gc_every.clone()).unwrap_or_else(|| GC_EVERY.to_owned());
+        let within = args.scrub_within.or_else(|| file.scrub_within.clone()).unwrap_or_else(|| SCRUB_WITHIN.to_owned());
+        let rate = args.scrub_rate.or_else(|| file.scrub_rate.clone()).unwrap_or_else(|| SCRUB_RATE.to_owned());
+        let rate = size(&rate)?;
         Ok(Self {
             gc_every: period(&gc_every)?,
+            scrub: period(&within)?.map(|within| ScrubSettings { within, rate }),
+            reserve: match args.reserve {
+                Some(text) => Reserve(Some(size(&text)?)),
+                None => file.reserve()?,
+            },
             data: context.data.clone(),
             s3_listen: address(args.s3_listen, &file.s3_listen, S3_LISTEN)?,
             api_listen: address(args.api_listen, &file.api_listen, API_LISTEN)?,
@@ -196,13 +221,15 @@ struct Appliance {
     conductor: Conductor,
     identity: ServerIdentity,
     gc_every: Option<Duration>,
+    scrub: Option<ScrubSettings>,
 }
 
 impl Appliance {
     async fn open(settings: &Settings, api_address: SocketAddr) -> Result<Self, CliError> {
         let (doors, jobs, engine) = (Workers::new(), Workers::new(), Workers::new());
-        let meta = Embedded::open(&settings.data.join("meta"))?;
-        let store = Store::open(meta.clone(), PackHome::local(settings.data.join("packs")), &engine).await?;
+        let meta = Embedded::open_with(&settings.data.join("meta"), settings.reserve)?;
+        let packs = PackHome::local(settings.data.join("packs")).with_reserve(settings.reserve);
+        let store = Store::open(meta.clone(), packs, &engine).await?;
         let auth = Auth::open(meta.clone(), RootCredentials::establish(&settings.data)?);
         let identity = ServerIdentity::load_or_create(&settings.data)?;
         let catalogue = Catalogue::new(store.clone());
@@ -235,7 +262,8 @@ impl Appliance {
             public_url,
             certificate_pin: identity.pin_text(),
         });
-        Ok(Self { doors, jobs, engine, store, s3, api, conductor, identity, gc_every: settings.gc_every })
+        let (gc_every, scrub) = (settings.gc_every, settings.scrub);
+        Ok(Self { doors, jobs, engine, store, s3, api, conductor, identity, gc_every, scrub })
     }
 
     /// Goes on with the jobs that were under way, and opens the doors.
@@ -249,6 +277,9 @@ impl Appliance {
         self.jobs.spawn("figures", figures(self.store.clone(), self.jobs.token()));
         if let Some(every) = self.gc_every {
             self.jobs.spawn("garbage collection", collect(self.store.clone(), every, self.jobs.token()));
+        }
+        if let Some(scrub) = self.scrub {
+            self.jobs.spawn("scrub", self.store.clone().keep_scrubbing(scrub, self.jobs.token()));
         }
         self.api.set_ready(true);
         tracing::info!(s3 = %s3_address, api = %api_address, pin = self.identity.pin_text(), "ready");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::{gc, local};
+use super::{gc, local, scrub};
 use crate::cli::exit::{CliError, DONE, Exit, FAILED};
 use crate::cli::remote::Place;
 use crate::cli::{Context, output};
@@ -17,6 +17,9 @@ use crate::store::{FsckError, FsckReport, Stats};
   bedplate store stats --output json
   bedplate store stats --bucket datasets
   bedplate store fsck --read-data
+  bedplate store fsck --rebuild-index --data /srv/bedplate
+  bedplate store scrub
+  bedplate store scrub --now --repair
   bedplate store gc --dry-run
   bedplate store import --data /srv/bedplate datasets/v1 ./dataset
   bedplate store export --data /srv/bedplate datasets/v1/ ./dataset
@@ -40,6 +43,18 @@ enum Verb {
         /// Read and verify every chunk too, not only the packs' directories
         #[arg(long)]
         read_data: bool,
+        /// Make the index again from the packs, and, while no appliance uses the data folder, the list of packs too
+        #[arg(long, conflicts_with = "read_data")]
+        rebuild_index: bool,
+    },
+    /// How the scrub stands, and what is damaged; exits with 1 where something is
+    Scrub {
+        /// Read and compare all packs at once
+        #[arg(long)]
+        now: bool,
+        /// Repair what is stored a second time
+        #[arg(long)]
+        repair: bool,
     },
     /// Bring a file, or all files of a folder, into the data folder, while no appliance uses it
     Import {
@@ -82,7 +97,9 @@ pub async fn run(args: StoreArgs, context: &Context) -> Result<Exit, CliError> {
             context.output.value(&stats, show_stats)?;
             Ok(DONE)
         }
-        Verb::Fsck { read_data } => {
+        Verb::Scrub { now, repair } => scrub::run(context, now, repair).await,
+        Verb::Fsck { rebuild_index: true, .. } => scrub::rebuild(context).await,
+        Verb::Fsck { read_data, .. } => {
             let api = context.api()?;
             let report: FsckReport = api.post_json("/api/v1/store/fsck", &json!({ "data": read_data })).await?;
             context.output.value(&report, show_report)?;
@@ -109,6 +126,7 @@ fn show_stats(stats: &Stats) -> String {
         ("metadata bytes", bytes(stats.metadata_bytes)),
         ("chunks", stats.chunks.to_string()),
         ("packs", stats.packs.to_string()),
+        ("damaged", stats.damaged.to_string()),
     ];
     output::table(&["figure", "value"], rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect())
 }

@@ -10,7 +10,7 @@ mod mark;
 mod pace;
 mod plan;
 mod repack;
-mod roots;
+pub(super) mod roots;
 mod survey;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -18,28 +18,28 @@ const PAGE: usize = 256;
 const MANIFESTS_AT_ONCE: usize = 32;
 
 /// What a root is.
-pub(super) enum Kind {
+pub(in crate::store) enum Kind {
     Object(ObjectRow),
     Part(PartRow),
 }
 
 /// One row that refers to chunks.
-pub(super) struct Root {
-    pub(super) key: Bytes,
+pub(in crate::store) struct Root {
+    pub(in crate::store) key: Bytes,
     /// The row's bytes, as a transaction expects them.
-    pub(super) bytes: Bytes,
-    pub(super) kind: Kind,
+    pub(in crate::store) bytes: Bytes,
+    pub(in crate::store) kind: Kind,
 }
 
 impl Root {
-    pub(super) fn body(&self) -> &Body {
+    pub(in crate::store) fn body(&self) -> &Body {
         match &self.kind {
             Kind::Object(row) => &row.body,
             Kind::Part(row) => &row.body,
         }
     }
 
-    pub(super) fn size(&self) -> u64 {
+    pub(in crate::store) fn size(&self) -> u64 {
         match &self.kind {
             Kind::Object(row) => row.size,
             Kind::Part(row) => row.size,
@@ -47,7 +47,7 @@ impl Root {
     }
 
     /// The row with its bytes elsewhere.
-    pub(super) fn moved_to(&self, body: Body) -> Bytes {
+    pub(in crate::store) fn moved_to(&self, body: Body) -> Bytes {
         match &self.kind {
             Kind::Object(row) => ObjectRow { body, ..row.clone() }.encode(),
             Kind::Part(row) => PartRow { body, ..row.clone() }.encode(),
@@ -55,12 +55,12 @@ impl Root {
     }
 
     /// Whether outsiders know its packs by their ids: agents hold an image's chunk list for as long as they install it.
-    pub(super) fn pins(&self) -> bool {
+    pub(in crate::store) fn pins(&self) -> bool {
         self.key.starts_with(&key::objects(&BucketName::images()))
     }
 
     /// The upload that a part belongs to.
-    pub(super) fn upload(&self) -> Option<[u8; 16]> {
+    pub(in crate::store) fn upload(&self) -> Option<[u8; 16]> {
         match self.kind {
             Kind::Object(_) => None,
             Kind::Part(_) => self.key.get(4..20)?.try_into().ok(),
@@ -68,7 +68,7 @@ impl Root {
     }
 
     /// What to call it in a message.
-    pub(super) fn name(&self) -> String {
+    pub(in crate::store) fn name(&self) -> String {
         name_of(&self.key)
     }
 }
@@ -82,24 +82,24 @@ fn name_of(key: &[u8]) -> String {
 }
 
 /// Nothing is collected, because something cannot be read.
-pub(super) fn unreadable(name: &str, damage: &Damaged) -> StoreError {
+pub(in crate::store) fn unreadable(name: &str, damage: &Damaged) -> StoreError {
     StoreError::NotCollected { what: format!("{name}: {damage}") }
 }
 
 /// Walks all roots, a page of rows at a time.
-pub(super) struct Roots {
+pub(in crate::store) struct Roots {
     /// Ranges of keys that are still to be walked, the next one last.
     ranges: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Roots {
-    pub(super) fn all() -> Self {
+    pub(in crate::store) fn all() -> Self {
         let range = |prefix: &[u8]| (prefix.to_vec(), prefix_end(prefix));
         Self { ranges: vec![range(b"u/p/"), range(b"o/")] }
     }
 
     /// The next page; none at the end. A row that cannot be read is an error.
-    pub(super) async fn next(&mut self, inner: &Inner) -> Result<Option<Vec<Root>>, StoreError> {
+    pub(in crate::store) async fn next(&mut self, inner: &Inner) -> Result<Option<Vec<Root>>, StoreError> {
         let Some((start, end)) = self.ranges.last_mut() else { return Ok(None) };
         let rows = inner.meta.scan(start, end, PAGE).await?;
         match rows.last() {
@@ -121,7 +121,7 @@ impl Roots {
 
 /// Hands all terms of a root to `take`, part by part. Damage is told as it is: whoever asked finds out whether the root has
 /// changed in the meantime, and its manifest with it.
-pub(super) async fn each_term(
+pub(in crate::store) async fn each_term(
     inner: &Inner,
     root: &Root,
     mut take: impl FnMut(Vec<Term>) -> Result<(), StoreError>,

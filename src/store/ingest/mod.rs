@@ -75,6 +75,8 @@ pub(super) async fn ingest(inner: &Arc<Inner>, source: Source, expected: Expecte
             && !state.cut.predictor.knows(pack)
             // A pack that cannot be read is no guide; who reads the object will be told.
             && let Ok(chunks) = inner.chunks(pack, 0).await
+            // Nor is one that is damaged: what is guessed is not looked up, and so would be found where it cannot be read.
+            && !inner.is_damaged(pack).await?
         {
             state.cut.predictor.learn(pack, chunks);
         }
