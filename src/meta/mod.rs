@@ -97,6 +97,18 @@ impl Transaction {
         self
     }
 
+    /// The rows that must be so, for an engine: each key with its value, or none where it must be absent.
+    #[must_use]
+    pub fn expected(&self) -> &[(Vec<u8>, Option<Bytes>)] {
+        &self.expected
+    }
+
+    /// The changes in their order, for an engine: each key with its new value, or none where it is deleted.
+    #[must_use]
+    pub fn changes(&self) -> &[(Vec<u8>, Option<Bytes>)] {
+        &self.changes
+    }
+
     /// Rows that are expected or changed.
     #[must_use]
     pub fn len(&self) -> usize {
