@@ -78,6 +78,13 @@ impl Inner {
         }
     }
 
+    /// Removes the manifest rows of a body after the commit of the row that was to name them has failed.
+    pub(super) async fn give_up_manifest(&self, body: &Body, failure: &StoreError) {
+        if !failure.leaves_doubt() {
+            self.drop_manifest(body).await;
+        }
+    }
+
     /// Removes the manifest rows of a body that nothing names any more. What fails here costs only space.
     pub(super) async fn drop_manifest(&self, body: &Body) {
         let Body::Rows(id) = body else { return };
@@ -135,7 +142,7 @@ impl Inner {
                 Ok(ObjectInfo::from_row(object.clone(), &row))
             }
             Err(error) => {
-                self.drop_manifest(&row.body).await;
+                self.give_up_manifest(&row.body, &error).await;
                 Err(error)
             }
         }

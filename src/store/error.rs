@@ -130,6 +130,12 @@ impl StoreError {
         if is_full(&error) { Self::DiskFull } else { Self::Io { action, source: Box::new(error) } }
     }
 
+    /// Whether what failed so may have happened all the same, now or at the next start: a commit that nobody heard the end of. What
+    /// it would have referred to must stay; if nothing does, the collector takes it.
+    pub(super) fn leaves_doubt(&self) -> bool {
+        matches!(self, Self::Meta(_) | Self::Closed)
+    }
+
     /// A blocking step ended early: it panicked, or the program is ending.
     pub(super) fn step(error: tokio::task::JoinError) -> Self {
         Self::Io { action: "finish a step of its work", source: Box::new(error) }

@@ -84,7 +84,7 @@ impl Store {
         match self.commit_part(bucket, object, *upload, number, &row).await {
             Ok(()) => Ok(part_info(number, &row)),
             Err(error) => {
-                self.inner.drop_manifest(&row.body).await;
+                self.inner.give_up_manifest(&row.body, &error).await;
                 Err(error)
             }
         }

@@ -169,10 +169,10 @@ impl<'a> Mover<'a> {
         let packs: BTreeSet<PackId> = terms.iter().map(|term| term.pack).collect();
         let body = self.inner.lay_down(Content::Terms(terms)).await?;
         let swapped = self.swap(root, root.moved_to(body.clone()), &packs).await;
-        if matches!(swapped, Ok(true)) {
-            self.inner.drop_manifest(root.body()).await;
-        } else {
-            self.inner.drop_manifest(&body).await;
+        match &swapped {
+            Ok(true) => self.inner.drop_manifest(root.body()).await,
+            Ok(false) => self.inner.drop_manifest(&body).await,
+            Err(error) => self.inner.give_up_manifest(&body, error).await,
         }
         swapped
     }
