@@ -239,12 +239,8 @@ impl Writer {
             open.end = open.shared.is_durable().bytes;
             self.seal(open);
         } else {
-            let (packs, pack) = (self.tools.packs.clone(), open.shared.pack);
-            self.workers.spawn("pack removal", async move {
-                if let Err(error) = packs.remove(pack).await {
-                    tracing::debug!(%error, %pack, "a pack that nobody needs could not be removed yet");
-                }
-            });
+            let (tools, pack) = (self.tools.clone(), open.shared.pack);
+            self.workers.spawn("pack removal", async move { seal::discard(&tools, pack).await });
         }
     }
 
@@ -324,9 +320,9 @@ impl Writer {
     fn seal_open(&mut self) {
         let Some(open) = self.open.take() else { return };
         if open.shared.len() == 0 {
-            let (packs, pack) = (self.tools.packs.clone(), open.shared.pack);
+            let (tools, pack) = (self.tools.clone(), open.shared.pack);
             self.tools.session.end(&open.shared);
-            self.workers.spawn("pack removal", async move { drop(packs.remove(pack).await) });
+            self.workers.spawn("pack removal", async move { seal::discard(&tools, pack).await });
             return;
         }
         self.seal(open);
@@ -348,7 +344,7 @@ impl Writer {
                 tracing::error!(%pack, ?failure, "a pack could not be sealed");
                 // Who waits for bytes that could not be made durable must not wait for the next try.
                 if !tools.session.give_up(&open.shared, failure) {
-                    drop(tools.packs.remove(pack).await);
+                    seal::discard(&tools, pack).await;
                     break;
                 }
                 open.end = open.shared.is_durable().bytes;

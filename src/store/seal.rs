@@ -72,6 +72,19 @@ pub(super) async fn seal(tools: &Tools, open: &mut Filling) -> Result<(), Failur
     Ok(())
 }
 
+/// Takes away a pack of which nothing is durable. Its row goes first: a commit that failed may have written it all the same, and
+/// a row must never outlive its file. What fails here is taken up by the next start.
+pub(super) async fn discard(tools: &Tools, pack: PackId) {
+    let rows = Transaction::new().delete(key::pack(pack)).delete(key::filling(pack));
+    let discarded = match tools.meta.commit(rows).await {
+        Ok(()) => tools.packs.remove(pack).await,
+        Err(error) => Err(error.into()),
+    };
+    if let Err(error) = discarded {
+        tracing::debug!(%error, %pack, "a pack that nobody needs could not be removed yet");
+    }
+}
+
 /// Writes the index rows of a pack's chunks.
 pub(super) async fn index(meta: &dyn Meta, pack: PackId, entries: &[Entry]) -> Result<(), Failure> {
     let numbered: Vec<(u32, &Entry)> = (0..).zip(entries).collect();
