@@ -10,7 +10,8 @@
 //!              4    4  entries
 //!              8    8  length of the stored bytes that follow the head
 //!              16  16  the pack's id, so that no stored bytes can pass for a head
-//!              32   …  56 bytes for each chunk, as in the directory
+//!              32   8  how much of the pack was durable before the group was written
+//!              40   …  56 bytes for each chunk, as in the directory
 //!                   4  CRC32C of the head
 //!                   …  the stored bytes of its frames, one after the other
 //! d         …  directory: 56 bytes for each chunk of all groups, in order
@@ -51,7 +52,7 @@ const NO_BASE: u32 = u32::MAX;
 
 const GROUP_MAGIC: &[u8; 4] = b"bpgp";
 /// Length in bytes of what a group's head begins with: all that is needed to know how long the head is.
-pub const GROUP_START: usize = 32;
+pub const GROUP_START: usize = 40;
 
 /// One chunk of a pack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +133,9 @@ fn read_entries(reader: &mut Reader<'_>, count: u32) -> Result<Vec<Entry>, Damag
 /// What a group of a pack holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
+    /// Bytes from the pack's start that were durable before the group was written: what cannot be read of those is damage, what
+    /// cannot be read behind them may never have been written.
+    pub durable: u64,
     /// Its chunks, in the order of their bytes.
     pub entries: Vec<Entry>,
 }
@@ -151,7 +155,7 @@ impl Group {
             (Some(first), Some(last)) => last.end() - first.offset,
             _ => 0,
         };
-        out.raw(GROUP_MAGIC).u32(self.entries.len() as u32).u64(stored).raw(&pack.0);
+        out.raw(GROUP_MAGIC).u32(self.entries.len() as u32).u64(stored).raw(&pack.0).u64(self.durable);
         self.entries.iter().for_each(|entry| entry.write(&mut out));
         out.seal().take()
     }
@@ -174,6 +178,10 @@ impl Group {
         if reader.array()? != pack.0 {
             return Err(reader.damaged("it is another pack's"));
         }
+        let durable = reader.u64()?;
+        if durable > offset {
+            return Err(reader.damaged("it calls bytes durable that come after it"));
+        }
         let entries = read_entries(&mut reader, count)?;
         let begin = offset.saturating_add(head.len() as u64);
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
@@ -187,7 +195,7 @@ impl Group {
             return Err(reader.damaged("its frames leave bytes between them"));
         }
         reader.end()?;
-        Ok(Self { entries })
+        Ok(Self { durable, entries })
     }
 
     /// One past the group's last byte in its pack.
@@ -349,12 +357,14 @@ mod tests {
         let head = Group::head_len(3) as u64;
         let mut entries = sample(3).entries;
         entries.iter_mut().for_each(|entry| entry.offset += 1000 + head - MAGIC.len() as u64);
-        let group = Group { entries };
+        let group = Group { durable: 900, entries };
         let pack = PackId([3; 16]);
         let bytes = group.encode(pack);
         assert_eq!(Group::peek(bytes.first_chunk().unwrap()), Some(bytes.len()));
         assert_eq!(Group::decode(pack, 1000, &bytes).unwrap(), group);
         assert!(Group::decode(pack, 999, &bytes).is_err());
+        let early = Group { durable: 1001, ..group.clone() };
+        assert!(Group::decode(pack, 1000, &early.encode(pack)).is_err());
         assert!(Group::decode(PackId([4; 16]), 1000, &bytes).is_err());
         for at in 0..bytes.len() {
             let mut bad = bytes.clone();

@@ -382,7 +382,7 @@ fn take_group(open: &Filling, frames: &mut VecDeque<NewFrame>) -> (Group, Vec<By
         chunks += frame.chunks.len();
     }
     let mut offset = open.end + Group::head_len(chunks) as u64;
-    let mut group = Group { entries: Vec::with_capacity(chunks) };
+    let mut group = Group { durable: open.shared.is_durable().bytes, entries: Vec::with_capacity(chunks) };
     let mut stored = Vec::with_capacity(count);
     for frame in frames.drain(..count) {
         let stored_len = frame.stored.len() as u32;

@@ -58,32 +58,37 @@ async fn take_up(meta: &dyn Meta, packs: &Packs, pack: PackId) -> Result<usize, 
     Ok(directory.entries.len())
 }
 
-/// The chunks of all groups of an open pack, up to what was never finished: groups at the end whose bytes are not all there.
+/// The chunks of an open pack: of all groups that were durable, and of those behind them up to the first that is not whole. What
+/// was not durable may have come to the disk in any order, or not at all, and nobody was told of it.
 pub(super) fn read_groups(pack: PackId, bytes: &Bytes) -> Result<Vec<Entry>, StoreError> {
     let corrupt = |chunk: usize, what: &str| StoreError::Corrupt { pack, chunk: chunk as u32, what: what.to_owned() };
     if !bytes.starts_with(MAGIC) {
         return Err(corrupt(0, "its first bytes are not a pack's"));
     }
-    let mut entries: Vec<Entry> = Vec::new();
-    let (mut at, mut whole) = (MAGIC.len(), 0);
-    let mut decoder = Decoder::new();
+    let mut groups = Vec::new();
+    let mut at = MAGIC.len();
     while let Some(group) = group_at(pack, bytes, at) {
+        at = group.end() as usize;
+        groups.push(group);
+    }
+    let beyond = (at..bytes.len().saturating_sub(GROUP_START)).filter_map(|at| group_at(pack, bytes, at)).last();
+    let durable = beyond.iter().chain(&groups).map(|group| group.durable).max().unwrap_or_default();
+    if durable > at as u64 {
+        let chunks = groups.iter().map(|group| group.entries.len()).sum();
+        return Err(corrupt(chunks, "the head of a group that was durable is damaged"));
+    }
+    let mut decoder = Decoder::new();
+    let mut entries = Vec::new();
+    for group in groups {
         let is_whole = group.entries.iter().all(|entry| {
             let stored = bytes.slice(bytes.len().min(entry.offset as usize)..bytes.len().min(entry.end() as usize));
             verified(&mut decoder, entry, &stored).is_ok()
         });
-        at = group.end() as usize;
-        entries.extend(group.entries);
-        if is_whole {
-            whole = entries.len();
+        if group.end() > durable && !is_whole {
+            break;
         }
+        entries.extend(group.entries);
     }
-    // Whole groups beyond what cannot be read: that is no write that was cut off but damage to what was durable.
-    let beyond = (at..bytes.len().saturating_sub(GROUP_START)).find(|at| group_at(pack, bytes, *at).is_some());
-    if beyond.is_some_and(|at| at < bytes.len()) {
-        return Err(corrupt(entries.len(), "a group's head is damaged, and whole groups follow it"));
-    }
-    entries.truncate(whole);
     Ok(entries)
 }
 

@@ -262,7 +262,7 @@ fn open_pack(groups: &[usize]) -> (Vec<u8>, Directory) {
             }
             offset += frame.stored.len();
         }
-        let group = Group { entries };
+        let group = Group { durable: pack.len() as u64, entries };
         pack.extend(group.encode(PACK));
         frames.iter().for_each(|frame| pack.extend_from_slice(&frame.stored));
         all.extend(group.entries);
@@ -281,7 +281,7 @@ fn describe(pack: &[u8]) -> String {
             Some(Err(error)) => return text + &format!("group at {at}: {error}\n"),
             Some(Ok(group)) => group,
         };
-        writeln!(text, "group at {at}, {len} bytes of head").unwrap();
+        writeln!(text, "group at {at}, {len} bytes of head, {} durable", group.durable).unwrap();
         for Entry { digest, offset, stored_len, raw_len, codec, within } in &group.entries {
             write!(text, "  {stored_len} at {offset}, {codec:?}, {raw_len} from {within}: ").unwrap();
             let Some(stored) = pack.get(*offset as usize..).and_then(|rest| rest.get(..*stored_len as usize)) else {
@@ -299,13 +299,13 @@ fn describe(pack: &[u8]) -> String {
 
 /// Both packs begin alike.
 const GROUPS: &str = "\
-group at 16, 148 bytes of head
-  300 at 164, Raw, 300 from 0: chunk 0
-  61 at 464, Zstd, 462 from 0: chunk 1
-group at 525, 204 bytes of head
-  69 at 729, ZstdFrame, 504 from 0: chunk 2
-  69 at 729, ZstdFrame, 546 from 504: chunk 3
-  69 at 729, ZstdFrame, 588 from 1050: chunk 4
+group at 16, 156 bytes of head, 16 durable
+  300 at 172, Raw, 300 from 0: chunk 0
+  61 at 472, Zstd, 462 from 0: chunk 1
+group at 533, 212 bytes of head, 533 durable
+  69 at 745, ZstdFrame, 504 from 0: chunk 2
+  69 at 745, ZstdFrame, 546 from 504: chunk 3
+  69 at 745, ZstdFrame, 588 from 1050: chunk 4
 ";
 
 #[test]
@@ -335,9 +335,9 @@ fn open_packs() {
     assert_eq!(whole, GROUPS);
     assert_eq!(
         cut_off,
-        "group at 798, 148 bytes of head\n  \
-         65 at 946, ZstdFrame, 630 from 0: cut off\n  \
-         65 at 946, ZstdFrame, 672 from 630: cut off\n"
+        "group at 814, 156 bytes of head, 814 durable\n  \
+         65 at 970, ZstdFrame, 630 from 0: cut off\n  \
+         65 at 970, ZstdFrame, 672 from 630: cut off\n"
     );
     let bad = damaged("open-damaged.pack", &pack, MAGIC.len() + 40);
     assert_eq!(describe(&bad), "group at 16: the pack group is damaged: its checksum does not match\n");

@@ -47,7 +47,7 @@ fn group_at(probe: &Probe, bytes: &[u8], offset: Option<u64>) -> Option<u64> {
     let start = bytes.first_chunk::<GROUP_START>()?;
     let len = probe.within(0, || Group::peek(start))?;
     let head = bytes.get(..len)?;
-    let pack = PackId(*start.last_chunk::<16>()?);
+    let pack = PackId(*start[16..].first_chunk::<16>()?);
     let said = u64::from_le_bytes(*head.get(GROUP_START + 32..)?.first_chunk()?).wrapping_sub(len as u64);
     let offset = offset.unwrap_or(said);
     for head in [Some(head.to_vec()), with_checksum(head)].into_iter().flatten() {
