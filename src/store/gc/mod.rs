@@ -32,6 +32,8 @@ use survey::Survey;
 
 /// Stored bytes that one round moves to new packs at most.
 const REPACK_BYTES: u64 = 4 * 1024 * 1024 * 1024;
+/// Tries to raise the epoch.
+const RAISES: usize = 8;
 /// Failures that a report names.
 const FAILURES_MAX: usize = 100;
 
@@ -204,17 +206,21 @@ impl Inner {
 
     /// Begins a new epoch: from here on every commit is one of it.
     async fn raise_epoch(&self) -> Result<u64, StoreError> {
-        let found = self.meta.get(&key::epoch()).await?;
-        let epoch = row::decode_epoch(found.as_deref())? + 1;
-        let tx = Transaction::new().expect(key::epoch(), found).put(key::epoch(), row::encode_epoch(epoch));
-        match self.meta.commit(tx).await {
-            // No other process has the store open, and this one collects one round at a time.
-            Err(MetaError::Conflict) => Err(StoreError::Busy),
-            other => {
-                other?;
-                self.activities.advance(epoch);
-                Ok(epoch)
+        for _ in 0..RAISES {
+            let found = self.meta.get(&key::epoch()).await?;
+            let epoch = row::decode_epoch(found.as_deref())? + 1;
+            let tx = Transaction::new().expect(key::epoch(), found).put(key::epoch(), row::encode_epoch(epoch));
+            match self.meta.commit(tx).await {
+                // No other process has the store open, and this one collects one round at a time: a round that was dropped has
+                // raised the epoch just now.
+                Err(MetaError::Conflict) => {}
+                other => {
+                    other?;
+                    self.activities.advance(epoch);
+                    return Ok(epoch);
+                }
             }
         }
+        Err(StoreError::Busy)
     }
 }
