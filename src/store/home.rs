@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::error::StoreError;
 use crate::model::PackId;
+use crate::model::limit::{FRAME_MAX, PACK_TARGET};
 use crate::sys::space::{Need, Reserve};
 use crate::sys::volume::{LocalVolume, Volume, VolumeFile};
 use crate::sys::worker::blocking;
@@ -16,10 +17,14 @@ use crate::sys::worker::blocking;
 /// Files that are kept open.
 const OPEN_MAX: usize = 256;
 
+/// A pack must hold a frame, whatever else.
+const PACK_BYTES_MIN: u64 = 2 * FRAME_MAX as u64;
+
 /// Where packs are to live.
 pub struct PackHome {
     place: Place,
     reserve: Reserve,
+    pack_bytes: u64,
 }
 
 enum Place {
@@ -31,19 +36,26 @@ impl PackHome {
     /// In a folder of this machine, made when it is absent. File and folder are synced before a pack counts.
     #[must_use]
     pub fn local(dir: impl Into<PathBuf>) -> Self {
-        Self { place: Place::Local(dir.into()), reserve: Reserve::default() }
+        Self { place: Place::Local(dir.into()), pack_bytes: PACK_TARGET, reserve: Reserve::default() }
     }
 
     /// On a volume.
     #[must_use]
     pub fn on(volume: Arc<dyn Volume>) -> Self {
-        Self { place: Place::Volume(volume), reserve: Reserve::default() }
+        Self { place: Place::Volume(volume), pack_bytes: PACK_TARGET, reserve: Reserve::default() }
     }
 
     /// How much of its disk is kept free: new data is refused before the disk is really full.
     #[must_use]
     pub fn with_reserve(self, reserve: Reserve) -> Self {
         Self { reserve, ..self }
+    }
+
+    /// Fills packs up to so many bytes only: at least two frames, at most what the format allows.
+    #[must_use]
+    pub fn with_pack_bytes(mut self, bytes: u64) -> Self {
+        self.pack_bytes = bytes.clamp(PACK_BYTES_MIN, PACK_TARGET);
+        self
     }
 
     /// Opens it.
@@ -54,7 +66,7 @@ impl PackHome {
                 Arc::new(LocalVolume::open(dir).map_err(|source| StoreError::volume("open the packs' folder", source))?)
             }
         };
-        Ok(Packs { volume, reserve: self.reserve, files: Arc::default() })
+        Ok(Packs { volume, pack_bytes: self.pack_bytes, reserve: self.reserve, files: Arc::default() })
     }
 }
 
@@ -63,6 +75,8 @@ impl PackHome {
 pub(super) struct Packs {
     volume: Arc<dyn Volume>,
     reserve: Reserve,
+    /// A pack is sealed rather than filled beyond this.
+    pub(super) pack_bytes: u64,
     files: Arc<Mutex<Files>>,
 }
 

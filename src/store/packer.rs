@@ -20,7 +20,7 @@ use crate::format::codec::Codec;
 use crate::format::manifest::Location;
 use crate::format::pack::{Entry, Group, MAGIC};
 use crate::meta::Meta;
-use crate::model::limit::{PACK_CHUNKS_MAX, PACK_TARGET};
+use crate::model::limit::PACK_CHUNKS_MAX;
 use crate::model::{Digest, PackId};
 use crate::sys::entropy;
 use crate::sys::space::Need;
@@ -246,6 +246,7 @@ impl Writer {
 
     async fn append(&mut self, frames: Vec<NewFrame>, need: Need) -> Result<Vec<Put>, StoreError> {
         let (session, packs) = (self.tools.session.clone(), self.tools.packs.clone());
+        let pack_bytes = packs.pack_bytes;
         let mut placed = Vec::new();
         let mut frames = VecDeque::from(frames);
         while !frames.is_empty() {
@@ -259,7 +260,7 @@ impl Writer {
                 Some(open) => open,
                 None => self.begin().await?,
             };
-            let (group, stored) = take_group(open, &mut frames);
+            let (group, stored) = take_group(open, pack_bytes, &mut frames);
             if group.entries.is_empty() {
                 self.wait_for_seals().await;
                 self.seal_open();
@@ -368,11 +369,11 @@ async fn synced(open: &mut Option<Filling>) -> Result<u64, Failure> {
 }
 
 /// Takes as many frames as fit the open pack, as one group, and their bytes.
-fn take_group(open: &Filling, frames: &mut VecDeque<NewFrame>) -> (Group, Vec<Bytes>) {
+fn take_group(open: &Filling, pack_bytes: u64, frames: &mut VecDeque<NewFrame>) -> (Group, Vec<Bytes>) {
     let (mut count, mut bytes, mut chunks) = (0, 0, 0);
     for frame in frames.iter() {
         let head = Group::head_len(chunks + frame.chunks.len()) as u64;
-        let fits = open.end + head + bytes + frame.stored.len() as u64 <= PACK_TARGET
+        let fits = open.end + head + bytes + frame.stored.len() as u64 <= pack_bytes
             && open.shared.len() + chunks + frame.chunks.len() <= PACK_CHUNKS_MAX;
         if !fits {
             break;

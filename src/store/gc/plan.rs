@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use crate::format::row::{PackRow, PackState};
 use crate::model::PackId;
 
-/// A sealed pack below this many bytes is small: several of them become one.
-pub(super) const SMALL: u64 = 16 * 1024 * 1024;
+/// A sealed pack below this part of a full one is small: several of them become one.
+pub(super) const SMALL_PART: u64 = 4;
 /// So many small packs are several.
 const SMALL_MIN: usize = 4;
 /// A pack is repacked once less than one part in so many of its stored bytes is in use.
@@ -44,6 +44,8 @@ pub(super) struct Facts {
     pub(super) packs: Vec<PackFacts>,
     /// Files that no row names, that this process has not made, and that were so in an earlier round too.
     pub(super) strays: Vec<PackId>,
+    /// A sealed pack below this many bytes is small.
+    pub(super) small: u64,
     /// Stored bytes that one round may move to new packs.
     pub(super) repack_bytes: u64,
 }
@@ -179,7 +181,7 @@ fn repack(facts: &Facts) -> Vec<PlannedPack> {
     for pack in movable {
         if pack.live_bytes.is_some_and(|live| live.saturating_mul(MOSTLY_DEAD) < pack.row.bytes) {
             dead.push(planned(pack));
-        } else if pack.row.bytes < SMALL {
+        } else if pack.row.bytes < facts.small {
             small.push(planned(pack));
         }
     }
@@ -240,7 +242,7 @@ mod tests {
     }
 
     fn facts(packs: Vec<PackFacts>) -> Facts {
-        Facts { epoch: 10, oldest: 10, packs, strays: Vec::new(), repack_bytes: 1024 * MIB }
+        Facts { epoch: 10, oldest: 10, packs, strays: Vec::new(), small: 16 * MIB, repack_bytes: 1024 * MIB }
     }
 
     fn ids(packs: &[PlannedPack]) -> Vec<u8> {

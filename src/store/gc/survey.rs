@@ -71,6 +71,7 @@ pub(super) async fn survey(
         oldest: inner.activities.oldest_in(epoch),
         packs: Vec::with_capacity(packs.len()),
         strays: twice,
+        small: inner.packs.pack_bytes / plan::SMALL_PART,
         repack_bytes: REPACK_BYTES,
     };
     for (number, (pack, row)) in packs.into_iter().enumerate() {
