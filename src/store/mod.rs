@@ -64,6 +64,7 @@ struct Inner {
     activities: activity::Activities,
     standing: standing::Standing,
     collector: gc::Collector,
+    faults: Faults,
     /// Uploads under way.
     uploads: Arc<AtomicUsize>,
     /// This process, as it marks buckets that it is deleting.
@@ -93,7 +94,7 @@ impl Store {
             meta: meta.clone(),
             session: session::Session::default(),
             activities: activities.clone(),
-            faults,
+            faults: faults.clone(),
         };
         let packer = packer::Packer::start(tools, workers);
         let inner = Inner {
@@ -105,6 +106,7 @@ impl Store {
             activities,
             standing,
             collector: gc::Collector::default(),
+            faults,
             uploads: Arc::new(AtomicUsize::new(0)),
             process: entropy::fresh_id(),
         };

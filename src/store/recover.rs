@@ -45,7 +45,6 @@ async fn take_up(meta: &dyn Meta, packs: &Packs, pack: PackId) -> Result<usize, 
     let bytes = packs.read(pack, 0, size).await?;
     let entries = blocking(move || read_groups(pack, &bytes)).await.map_err(StoreError::step)??;
     let directory = Directory { pack, entries };
-    seal::index(meta, pack, &directory.entries).await?;
     let (tail, offset) = (directory.encode(), directory.offset());
     let bytes = offset + tail.len() as u64;
     let write = move |file: &dyn crate::sys::volume::VolumeFile| {
@@ -54,6 +53,8 @@ async fn take_up(meta: &dyn Meta, packs: &Packs, pack: PackId) -> Result<usize, 
         file.sync()
     };
     packs.with(pack, "seal a pack", write).await?;
+    // Not before: what was read may be in the system's memory only, if it was a process that ended and not the machine.
+    seal::index(meta, pack, &directory.entries).await?;
     seal::publish(meta, &directory, bytes).await?;
     Ok(directory.entries.len())
 }

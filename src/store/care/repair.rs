@@ -260,7 +260,9 @@ impl Inner {
             let len = (gap.end - gap.start) as usize;
             let count = (1..=directory.entries.len() - first).find(|count| Group::head_len(*count) == len);
             let Some(count) = count else { continue };
-            let group = Group { entries: directory.entries[first..first + count].to_vec() };
+            let entries = directory.entries[first..first + count].to_vec();
+            // Of a sealed pack all is durable; a head may say no more than what is before it.
+            let group = Group { durable: gap.start, entries };
             writes.push((gap.start, group.encode(pack)));
         }
         let write = move |file: &dyn VolumeFile| {
