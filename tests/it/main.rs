@@ -19,5 +19,6 @@ mod lab;
 mod oracle;
 mod rack;
 mod s3;
+mod sim;
 mod store;
 mod support;

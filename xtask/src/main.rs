@@ -6,6 +6,7 @@ mod image;
 mod install;
 mod lab;
 mod shell;
+mod sim;
 mod test;
 mod tidy;
 
@@ -32,6 +33,8 @@ enum Command {
     Image(image::Arguments),
     /// Bring up or take down a virtual rack: QEMU machines behind Redfish emulators
     Lab(lab::Arguments),
+    /// Run seeds of the store's simulation: power cuts, full disks and lies of disks against a plain model
+    Sim(sim::Arguments),
     /// Check everything that must hold; what CI runs
     Test(test::TestArgs),
     /// Check the rules of the tree that no compiler checks
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Image(args) => image::run(&args),
         Command::Lab(args) => lab::run(&args),
+        Command::Sim(args) => sim::run(&root, &args),
         Command::Test(args) => test::run(&root, &args),
         Command::Tidy => tidy::run(&root),
     };
