@@ -19,6 +19,14 @@ pub const IMAGE: &[Need] = &[
     ("ca-certificates", "/etc/ssl/certs/ca-certificates.crt"),
 ];
 
+/// What the benches of the store take: the rivals that Debian has, a plain compressor, and Python for its wheels.
+pub const BENCH: &[Need] = &[
+    ("restic", "/usr/bin/restic"),
+    ("borgbackup", "/usr/bin/borg"),
+    ("zstd", "/usr/bin/zstd"),
+    ("python3-venv", "/usr/share/doc/python3-venv"),
+];
+
 /// What the virtual rack takes.
 pub const LAB: &[Need] = &[
     ("qemu-system-x86", "/usr/bin/qemu-system-x86_64"),
@@ -70,19 +78,26 @@ pub fn debian(needs: &[Need]) -> Result<()> {
 
 /// A Python environment of our own with the Redfish emulator in it; returns its folder.
 pub fn emulator() -> Result<PathBuf> {
-    let venv = shell::target().join("lab/venv");
-    let program = venv.join("bin/sushy-emulator");
+    python("lab/venv", &["sushy-tools==2.2.0", "libvirt-python==12.8.0"])
+}
+
+/// A Python environment with these PyPI packages, made once in this folder of the target folder; returns it.
+pub fn python(folder: &str, packages: &[&str]) -> Result<PathBuf> {
+    let venv = shell::target().join(folder);
     let stamp = venv.join("complete");
-    if stamp.exists() && program.exists() {
+    let listed = packages.join(" ");
+    if std::fs::read_to_string(&stamp).is_ok_and(|text| text == listed) {
         return Ok(venv);
     }
-    println!("installing sushy-tools and libvirt-python from PyPI");
     std::fs::create_dir_all(&venv)?;
-    let folder = venv.to_string_lossy().into_owned();
-    shell::run(&mut shell::command("python3", &["-m", "venv", "--clear", &folder]))?;
-    let pip = venv.join("bin/pip").to_string_lossy().into_owned();
-    shell::run(&mut shell::command(&pip, &["install", "--quiet", "sushy-tools==2.2.0", "libvirt-python==12.8.0"]))?;
-    std::fs::write(stamp, "")?;
+    let path = venv.to_string_lossy().into_owned();
+    shell::run(&mut shell::command("python3", &["-m", "venv", "--clear", &path]))?;
+    if !packages.is_empty() {
+        println!("installing {listed} from PyPI");
+        let pip = venv.join("bin/pip").to_string_lossy().into_owned();
+        shell::run(shell::command(&pip, &["install", "--quiet"]).args(packages))?;
+    }
+    std::fs::write(stamp, listed)?;
     Ok(venv)
 }
 

@@ -1,5 +1,6 @@
 //! The project's own chores, one file a command. This one parses and dispatches.
 
+mod bench;
 mod demo;
 mod fuzz;
 mod image;
@@ -25,6 +26,8 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measure: our figure, the rivals' and the physical limit in one run
+    Bench(bench::Arguments),
     /// Play the main job on a virtual rack, from bare machines to data read back
     Demo(demo::Arguments),
     /// Throw made-up bytes at every decoder, and keep what breaks one
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap_or_default();
     let outcome = match args.command {
+        Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Image(args) => image::run(&args),

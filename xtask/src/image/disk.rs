@@ -9,9 +9,7 @@ use anyhow::{Context as _, Result};
 
 use super::iso::guid;
 use super::recipe::Disk;
-use super::rootfs::{self, Rootfs};
-use super::{fat, uki};
-use crate::shell;
+use super::{ext4, fat, rootfs, uki};
 
 const MIB: u64 = 1 << 20;
 const SECTOR: u64 = 512;
@@ -26,7 +24,7 @@ pub fn build(recipe: &Disk, out: &Path) -> Result<(PathBuf, String)> {
     let program = uki::build(&system.os_release, &recipe.cmdline, &system.kernel, &system.initramfs)?;
     let esp = fat::volume("ESP", &program, recipe.esp_mib * MIB)?;
     let root = out.join("root.ext4");
-    make_root(recipe, &system, &root)?;
+    ext4::make(&system.tree, &recipe.name, recipe.root_mib, &root)?;
     let file = out.join("disk.img");
     let partial = out.join("disk.partial.img");
     let mut disk = File::options().read(true).write(true).create(true).truncate(true).open(&partial)?;
@@ -61,40 +59,6 @@ fn partition(recipe: &Disk, disk: &mut File) -> Result<()> {
     }
     gptman::GPT::write_protective_mbr_into(disk, SECTOR).context("cannot write the protective MBR")?;
     table.write_into(disk).context("cannot write the partition table")?;
-    Ok(())
-}
-
-/// An ext4 of the tree. mke2fs takes over each file's change time, which cannot be set from outside, so it is set in
-/// the file system afterwards.
-fn make_root(recipe: &Disk, system: &Rootfs, file: &Path) -> Result<()> {
-    let id = guid(&recipe.name, "root file system");
-    let hex = blake3::Hash::from_bytes([id, id].concat().try_into().expect("twice sixteen bytes")).to_hex();
-    let uuid = format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..32]);
-    drop(std::fs::remove_file(file));
-    let mut make = shell::command("/sbin/mke2fs", &["-q", "-F", "-t", "ext4", "-L", "root", "-m", "1", "-U", &uuid]);
-    make.args(["-E", &format!("hash_seed={uuid},root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0"), "-d"]);
-    make.arg(&system.tree).arg(file).arg(format!("{}M", recipe.root_mib));
-    shell::run(make.env("E2FSPROGS_FAKE_TIME", rootfs::EPOCH))?;
-
-    let mut facts = shell::command("/sbin/dumpe2fs", &["-h"]);
-    let facts = shell::output(facts.arg(file))?;
-    let number = |key: &str| -> Result<u64> {
-        let line = facts.lines().find_map(|line| line.strip_prefix(key)).with_context(|| format!("no {key}"))?;
-        Ok(line.trim().parse()?)
-    };
-    let used = number("Inode count:")? - number("Free inodes:")?;
-    let mut script = String::new();
-    for inode in [2].into_iter().chain(11..=used) {
-        for field in ["ctime", "atime"] {
-            script.push_str(&format!("set_inode_field <{inode}> {field} @{}\n", rootfs::EPOCH));
-            script.push_str(&format!("set_inode_field <{inode}> {field}_extra 0\n"));
-        }
-    }
-    let commands = file.with_extension("debugfs");
-    std::fs::write(&commands, script)?;
-    let mut debugfs = shell::command("/sbin/debugfs", &["-w", "-f", &commands.to_string_lossy()]);
-    shell::run(debugfs.arg(file).env("E2FSPROGS_FAKE_TIME", rootfs::EPOCH))?;
-    std::fs::remove_file(commands)?;
     Ok(())
 }
 

@@ -11,12 +11,13 @@ use crate::{install, shell};
 mod boot;
 mod deb;
 mod disk;
+pub mod ext4;
 mod fat;
 mod initramfs;
 mod iso;
 mod kernel;
 mod recipe;
-mod rootfs;
+pub mod rootfs;
 mod uki;
 
 use recipe::Recipe;

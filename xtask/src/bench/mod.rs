@@ -1,0 +1,33 @@
+//! `cargo xtask bench`: our figure, the rivals' and the physical limit, measured in one run and printed as ratios.
+//!
+//! A subject (so far the store) brings its data sets and its parts; measuring a process, describing the machine and
+//! writing the report are shared by all subjects.
+
+mod data;
+mod machine;
+mod process;
+mod report;
+mod store;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+/// What to measure.
+#[derive(Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    subject: Subject,
+}
+
+#[derive(Subcommand)]
+enum Subject {
+    /// The store engine: its stages against their limits, and all of it against restic, borg and rustic
+    Store(store::Arguments),
+}
+
+/// Measures it.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    match &arguments.subject {
+        Subject::Store(arguments) => store::run(arguments),
+    }
+}

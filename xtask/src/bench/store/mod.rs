@@ -1,0 +1,135 @@
+//! `cargo xtask bench store`: the store engine. Each part stands alone and writes its own part of docs/bench-store.md.
+
+mod contender;
+mod limit;
+mod ours;
+mod rival;
+mod sets;
+mod stages;
+mod verdict;
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, ValueEnum};
+
+use super::data::{self, Set};
+use super::{machine, report};
+use crate::shell;
+
+const TITLE: &str = "\
+# The store engine, measured
+
+Everything here is written by `cargo xtask bench store --write`; each part says with which command, on what machine and
+when. Our figure, the rivals' and the limits of a part come from the same run on the same data, interleaved, as separate
+processes that read from the page cache; figures are medians. MB are 10^6 bytes, MiB 2^20. CPU seconds are user and
+system time of the whole process and its children; the peak is resident memory.";
+
+/// What to measure, and how.
+#[derive(Args)]
+pub struct Arguments {
+    /// Parts, separated by commas [default: sets,stages]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Part>,
+    /// Data sets, separated by commas [default: all]
+    #[arg(long = "set", value_enum, value_delimiter = ',', value_name = "SET")]
+    sets: Vec<Set>,
+    /// Size of the data sets; 1 is 70 MB to 1.2 GB each
+    #[arg(long, default_value_t = 1.0)]
+    scale: f64,
+    /// Runs of which the median is taken
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    repeat: u32,
+    /// Measure this `bedplate` instead of building one
+    #[arg(long, value_name = "FILE")]
+    bedplate: Option<PathBuf>,
+    /// Run only these programs, by the beginning of their names, separated by commas
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    programs: Vec<String>,
+    /// Folder for repositories and restored files (default: target/bench/work)
+    #[arg(long, value_name = "DIR")]
+    work: Option<PathBuf>,
+    /// Write what was measured to docs/bench-store.md
+    #[arg(long)]
+    write: bool,
+}
+
+/// What can be measured, in the order of the document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// New data, near-copy and restore of each data set, ours and the rivals'
+    Sets,
+    /// Each stage of the engine alone, against its limit
+    Stages,
+}
+
+impl Part {
+    const ALL: [Self; 2] = [Self::Sets, Self::Stages];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sets => "sets",
+            Self::Stages => "stages",
+        }
+    }
+
+    fn heading(self) -> &'static str {
+        match self {
+            Self::Sets => "New data, near-copies and restores beside the rivals",
+            Self::Stages => "Each stage alone, against its limit",
+        }
+    }
+}
+
+/// Measures the parts, prints them, and writes them down where asked.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let work = arguments.work.clone().unwrap_or_else(|| data::base().join("work"));
+    std::fs::create_dir_all(&work).with_context(|| format!("cannot make {}", work.display()))?;
+    let parts = if arguments.only.is_empty() { vec![Part::Sets, Part::Stages] } else { arguments.only.clone() };
+    let busy = machine::busy();
+    if let Some(warning) = &busy {
+        println!("WARNING: {warning}");
+    }
+    for part in parts {
+        let measured = match part {
+            Part::Sets => sets::measure(arguments, &work)?,
+            Part::Stages => stages::measure(arguments)?,
+        };
+        let mut text = format!("## {}\n\n`{}`  \n{}\n", part.heading(), command_line(), machine::describe(&work)?);
+        if let Some(warning) = &busy {
+            text.push_str(&format!("\n**{warning}**\n"));
+        }
+        text.push_str(&format!("\n{}", measured.trim_end()));
+        println!("\n{text}\n");
+        if arguments.write {
+            let document = shell::root().join("docs/bench-store.md");
+            report::write(&document, TITLE, &Part::ALL.map(Part::name), part.name(), &text)?;
+            println!("written to {}", document.display());
+        }
+    }
+    Ok(())
+}
+
+/// What to type to measure this again; paths of this machine are left out, and so is `--write`.
+fn command_line() -> String {
+    let mut words = vec!["cargo".to_owned(), "xtask".to_owned()];
+    let mut arguments = std::env::args().skip(1);
+    while let Some(word) = arguments.next() {
+        match word.as_str() {
+            "--bedplate" | "--work" => drop(arguments.next()),
+            word if word.starts_with("--bedplate=") || word.starts_with("--work=") || word == "--write" => {}
+            word => words.push(word.to_owned()),
+        }
+    }
+    words.join(" ")
+}
+
+/// The sets that were asked for, as far as this machine has what they are made from.
+fn ready(arguments: &Arguments) -> Result<Vec<data::Ready>> {
+    let wanted = if arguments.sets.is_empty() { Set::value_variants().to_vec() } else { arguments.sets.clone() };
+    let mut found = Vec::new();
+    for set in wanted {
+        found.extend(set.ready(arguments.scale)?);
+    }
+    Ok(found)
+}
