@@ -13,7 +13,7 @@ const ENOUGH: Duration = Duration::from_millis(600);
 const PASSES_MAX: usize = 25;
 
 /// Runs `work` several times over its `bytes` bytes and prints the median pass.
-pub fn measure(stage: &str, bytes: u64, mut work: impl FnMut() -> Result<(), Error>) -> Result<(), Error> {
+pub(crate) fn measure(stage: &str, bytes: u64, mut work: impl FnMut() -> Result<(), Error>) -> Result<(), Error> {
     let began = Instant::now();
     let mut passes = Vec::new();
     while passes.len() < 3 || (began.elapsed() < ENOUGH && passes.len() < PASSES_MAX) {
@@ -31,7 +31,7 @@ pub fn measure(stage: &str, bytes: u64, mut work: impl FnMut() -> Result<(), Err
 }
 
 /// Prints a line.
-pub fn print(stage: &str, bytes: u64, cpu: f64, wall: f64) {
+pub(crate) fn print(stage: &str, bytes: u64, cpu: f64, wall: f64) {
     println!("{}", json!({ "stage": stage, "bytes": bytes, "cpu": cpu, "wall": wall }));
 }
 

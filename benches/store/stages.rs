@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::io::{Read as _, Write as _};
 use std::path::Path;
 
-use bedplate::format::codec::{self, Encoder};
+use bedplate::format::codec::{Decoder, Encoder};
 use bedplate::format::cut::Cutter;
 use bedplate::format::digest::chunk_digest;
 use bytes::Bytes;
@@ -20,12 +20,11 @@ const PIECE: usize = 1 << 20;
 /// Most bytes that are held at once; of larger sets the first so many are measured.
 const BYTES_MAX: usize = 2 << 30;
 
+/// Chunks that are given to the encoder at once, about 4 MiB.
+const RUN: usize = 64;
+
 /// Measures every stage over the files.
-pub fn run(words: &[String]) -> Result<(), Error> {
-    let [flag, scratch, files @ ..] = words else { return Err("give --scratch DIR FILE..".into()) };
-    if flag != "--scratch" || files.is_empty() {
-        return Err("give --scratch DIR FILE..".into());
-    }
+pub(crate) fn run(scratch: &Path, files: &[&str]) -> Result<(), Error> {
     read(files)?;
     let data = load(files)?;
     let total = data.iter().map(|file| file.len() as u64).sum();
@@ -37,11 +36,11 @@ pub fn run(words: &[String]) -> Result<(), Error> {
         }
         Ok(())
     })?;
-    coding(&chunks, Path::new(scratch))
+    coding(&chunks, scratch)
 }
 
 /// Reads the files as the engine does, in pieces, from the page cache.
-fn read(files: &[String]) -> Result<(), Error> {
+fn read(files: &[&str]) -> Result<(), Error> {
     let mut piece = vec![0; PIECE];
     let mut once = || -> Result<u64, Error> {
         let mut total = 0;
@@ -60,7 +59,7 @@ fn read(files: &[String]) -> Result<(), Error> {
     meter::measure("read", total, || once().map(drop))
 }
 
-fn load(files: &[String]) -> Result<Vec<Bytes>, Error> {
+fn load(files: &[&str]) -> Result<Vec<Bytes>, Error> {
     let mut data = Vec::new();
     let mut room = BYTES_MAX as u64;
     for file in files {
@@ -139,19 +138,28 @@ fn coding(chunks: &[Bytes], scratch: &Path) -> Result<(), Error> {
 
     let mut encoder = Encoder::new();
     meter::measure("encode", unique, || {
-        for chunk in chunks {
-            black_box(encoder.encode(chunk));
+        for run in chunks.chunks(RUN) {
+            black_box(encoder.encode(run));
         }
         Ok(())
     })?;
-    let stored: Vec<_> = chunks.iter().map(|chunk| (encoder.encode(chunk), chunk.len())).collect();
+    let mut stored = Vec::new();
+    for run in chunks.chunks(RUN) {
+        let mut lengths = run.iter().map(Bytes::len);
+        for frame in encoder.encode(run) {
+            let length = lengths.next().ok_or("a frame of no chunk")?;
+            lengths.by_ref().take(frame.chunks - 1).for_each(drop);
+            stored.push((frame, length));
+        }
+    }
+    let mut decoder = Decoder::new();
     meter::measure("decode", unique, || {
-        for ((codec, bytes), length) in &stored {
-            black_box(codec::decode(*codec, bytes, *length)?);
+        for (frame, length) in &stored {
+            black_box(decoder.decode(frame.codec, &frame.stored, *length)?);
         }
         Ok(())
     })?;
-    write(&stored.iter().map(|((_, bytes), _)| bytes.clone()).collect::<Vec<_>>(), scratch)
+    write(&stored.into_iter().map(|(frame, _)| frame.stored).collect::<Vec<_>>(), scratch)
 }
 
 /// Writes what is to be stored into one file and waits until the disk has it.

@@ -37,7 +37,8 @@ pub fn cores() -> usize {
 pub fn busy() -> Option<String> {
     let text = std::fs::read_to_string("/proc/loadavg").ok()?;
     let load: f64 = text.split_whitespace().next()?.parse().ok()?;
-    (load > BUSY).then(|| format!("The machine was not idle (load {load:.1} before the start): trust ratios, not times."))
+    (load > BUSY)
+        .then(|| format!("The machine was not idle (load {load:.1} before the start): trust ratios, not times."))
 }
 
 fn field(file: &str, name: &str) -> Option<String> {

@@ -9,7 +9,9 @@ use crate::shell;
 /// Copies them; `false` where there are none on this machine.
 pub fn write(into: &Path) -> Result<bool> {
     let Some(folder) = find() else {
-        println!("SKIPPED: no checkpoints (shared/data/checkpoints beside the repository, or BEDPLATE_BENCH_CHECKPOINTS)");
+        println!(
+            "SKIPPED: no checkpoints (shared/data/checkpoints beside the repository, or BEDPLATE_BENCH_CHECKPOINTS)"
+        );
         return Ok(false);
     };
     for file in super::files(&folder)? {

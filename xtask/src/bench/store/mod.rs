@@ -2,13 +2,16 @@
 
 mod contender;
 mod limit;
+mod memory;
 mod ours;
 mod rival;
+mod scale;
+mod served;
 mod sets;
 mod stages;
 mod verdict;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
@@ -34,12 +37,15 @@ pub struct Arguments {
     /// Data sets, separated by commas [default: all]
     #[arg(long = "set", value_enum, value_delimiter = ',', value_name = "SET")]
     sets: Vec<Set>,
-    /// Size of the data sets; 1 is 70 MB to 1.2 GB each
+    /// Size of everything; 1 is 70 MB to 1.3 GB for a data set, and what the goals say for the other parts
     #[arg(long, default_value_t = 1.0)]
     scale: f64,
     /// Runs of which the median is taken
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
+    /// GiB of the streams of the part `memory`
+    #[arg(long, default_value_t = 20.0)]
+    gib: f64,
     /// Measure this `bedplate` instead of building one
     #[arg(long, value_name = "FILE")]
     bedplate: Option<PathBuf>,
@@ -61,15 +67,24 @@ enum Part {
     Sets,
     /// Each stage of the engine alone, against its limit
     Stages,
+    /// The chunk index at ten and a hundred million chunks: half an hour, 20 GB of disk
+    Index,
+    /// The appliance's memory while 16 streams come in at once
+    Memory,
+    /// A round of garbage collection as the store grows tenfold
+    Gc,
 }
 
 impl Part {
-    const ALL: [Self; 2] = [Self::Sets, Self::Stages];
+    const ALL: [Self; 5] = [Self::Sets, Self::Stages, Self::Index, Self::Memory, Self::Gc];
 
     fn name(self) -> &'static str {
         match self {
             Self::Sets => "sets",
             Self::Stages => "stages",
+            Self::Index => "index",
+            Self::Memory => "memory",
+            Self::Gc => "gc",
         }
     }
 
@@ -77,7 +92,30 @@ impl Part {
         match self {
             Self::Sets => "New data, near-copies and restores beside the rivals",
             Self::Stages => "Each stage alone, against its limit",
+            Self::Index => "The chunk index at size",
+            Self::Memory => "Memory while many streams come in",
+            Self::Gc => "Garbage collection as the store grows",
         }
+    }
+
+    fn measure(self, arguments: &Arguments, work: &Path) -> Result<String> {
+        match self {
+            Self::Sets => sets::measure(arguments, work),
+            Self::Stages => stages::measure(arguments),
+            Self::Index => scale::index(&arguments.chunks(&[10_000_000, 100_000_000]), work),
+            Self::Memory => {
+                let program = ours::program(arguments.bedplate.as_deref())?;
+                memory::measure(&program, arguments.gib * arguments.scale, work)
+            }
+            Self::Gc => scale::gc(&arguments.chunks(&[1_000_000, 10_000_000, 100_000_000]), work),
+        }
+    }
+}
+
+impl Arguments {
+    /// These numbers of chunks, shrunk by the scale.
+    fn chunks(&self, full: &[u64]) -> Vec<u64> {
+        full.iter().map(|chunks| ((*chunks as f64 * self.scale) as u64).max(10_000)).collect()
     }
 }
 
@@ -91,10 +129,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         println!("WARNING: {warning}");
     }
     for part in parts {
-        let measured = match part {
-            Part::Sets => sets::measure(arguments, &work)?,
-            Part::Stages => stages::measure(arguments)?,
-        };
+        let measured = part.measure(arguments, &work)?;
         let mut text = format!("## {}\n\n`{}`  \n{}\n", part.heading(), command_line(), machine::describe(&work)?);
         if let Some(warning) = &busy {
             text.push_str(&format!("\n**{warning}**\n"));

@@ -8,12 +8,9 @@ use anyhow::{Context as _, Result};
 use super::contender::{Contender, Role};
 use crate::shell;
 
-/// The program, built for release unless one is given; `None` where it cannot import yet.
+/// Our own program as a contender; `None` where it cannot import.
 pub fn find(given: Option<&Path>) -> Result<Option<Box<dyn Contender>>> {
-    let program = match given {
-        Some(path) => path.canonicalize().with_context(|| format!("no program {}", path.display()))?,
-        None => build()?,
-    };
+    let program = program(given)?;
     let help = Command::new(&program).args(["store", "import", "--help"]).output();
     if !help.with_context(|| format!("cannot start {}", program.display()))?.status.success() {
         println!("SKIPPED: this bedplate has no `store import`");
@@ -22,8 +19,16 @@ pub fn find(given: Option<&Path>) -> Result<Option<Box<dyn Contender>>> {
     Ok(Some(Box::new(Bedplate { program })))
 }
 
+/// The program, built for release unless one is given.
+pub fn program(given: Option<&Path>) -> Result<PathBuf> {
+    match given {
+        Some(path) => path.canonicalize().with_context(|| format!("no program {}", path.display())),
+        None => build(),
+    }
+}
+
 /// Builds the program for release.
-pub fn build() -> Result<PathBuf> {
+fn build() -> Result<PathBuf> {
     println!("building bedplate");
     let mut cargo = shell::command("cargo", &["build", "--quiet", "--release", "--ignore-rust-version"]);
     shell::show(cargo.args(["--package", "bedplate", "--bin", "bedplate"]).current_dir(shell::root()))?;
@@ -38,7 +43,7 @@ impl Bedplate {
     fn command(&self, home: &Path, verb: &str, name: &str) -> Command {
         let mut command = Command::new(&self.program);
         command.args(["store", verb, "--output", "json", "--data"]).arg(self.repository(home));
-        command.arg(format!("bench/{name}"));
+        command.arg(format!("bench/{name}/"));
         command
     }
 }

@@ -1,0 +1,88 @@
+//! A running `bedplate serve` on ports of its own, whose memory and CPU time are read while it runs.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::shell;
+
+/// The appliance.
+pub struct Served {
+    process: Child,
+    program: PathBuf,
+    data: PathBuf,
+    s3: u16,
+    api: u16,
+}
+
+impl Served {
+    /// Starts it on an empty data folder and waits until it listens.
+    pub fn start(program: &Path, folder: &Path) -> Result<Self> {
+        if folder.exists() {
+            std::fs::remove_dir_all(folder)?;
+        }
+        std::fs::create_dir_all(folder)?;
+        let (s3, api) = (free_port()?, free_port()?);
+        let data = folder.join("data");
+        let log = std::fs::File::create(folder.join("log"))?;
+        let mut command = Command::new(program);
+        command.arg("serve").arg("--data").arg(&data).args(["--s3-listen", &format!("127.0.0.1:{s3}")]);
+        command.args(["--api-listen", &format!("127.0.0.1:{api}")]);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let process = command.spawn().context("cannot start bedplate serve")?;
+        let served = Self { process, program: program.to_path_buf(), data, s3, api };
+        shell::wait_for("bedplate serve", 30, || {
+            [s3, api].iter().all(|port| TcpStream::connect(("127.0.0.1", *port)).is_ok())
+        })?;
+        Ok(served)
+    }
+
+    /// A command of ours to it.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(words).arg(format!("--url=http://127.0.0.1:{}", self.api));
+        command.arg(format!("--s3-url=http://127.0.0.1:{}", self.s3)).arg("--data").arg(&self.data);
+        command
+    }
+
+    /// Most bytes that were resident so far.
+    pub fn peak(&self) -> Result<u64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("the appliance has ended")?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kib << 10)
+    }
+
+    /// Seconds of processor time so far.
+    pub fn cpu(&self) -> Result<f64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
+        // The name of the program may hold blanks; what follows it does not.
+        let (_, fields) = text.rsplit_once(')').context("the appliance has no accounts")?;
+        let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+        let ticks: u64 = ticks.sum::<Result<_, _>>()?;
+        let hertz: f64 = shell::output(Command::new("getconf").arg("CLK_TCK"))?.trim().parse()?;
+        Ok(ticks as f64 / hertz)
+    }
+
+    /// Stops it cleanly.
+    pub fn stop(&mut self) -> Result<()> {
+        shell::run(&mut shell::command("kill", &["-TERM", &self.process.id().to_string()]))?;
+        let status = self.process.wait()?;
+        ensure!(status.success(), "bedplate serve ended with {status}");
+        Ok(())
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // After a clean stop there is nothing left to kill, which is no harm.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
