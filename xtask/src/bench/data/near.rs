@@ -81,10 +81,9 @@ mod tests {
         let near = std::fs::read(folder.join("to/deep/a.bin")).unwrap();
         std::fs::remove_dir_all(&folder).unwrap();
         assert!(near.len() > bytes.len() && near.len() < bytes.len() + 64 * 10, "{} bytes", near.len());
-        // Random bytes hardly repeat, so that a spot of the original that stands in the copy stands there once.
-        let windows: std::collections::HashSet<&[u8]> = (0..64).flat_map(|at| near[at..].chunks(4096)).collect();
-        assert!(!windows.is_empty());
-        let same = bytes.chunks(SPOT).filter(|spot| find(&near, &spot[..64])).count();
+        // A spot that stands in the copy stands where it stood, or a little later.
+        let starts = (0..bytes.len()).step_by(SPOT);
+        let same = starts.filter(|at| find(&near[*at..near.len().min(at + 64 * 11)], &bytes[*at..at + 64])).count();
         assert!(same >= 500, "{same} of 512 spots begin as before");
     }
 
