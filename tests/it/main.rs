@@ -15,6 +15,7 @@ mod fixtures;
 mod full;
 mod gc;
 mod gc_model;
+mod kills;
 mod lab;
 mod oracle;
 mod rack;
