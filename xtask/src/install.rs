@@ -130,7 +130,7 @@ pub fn cargo_fuzz() -> Result<PathBuf> {
     }
     debian(FUZZ)?;
     println!("installing cargo-fuzz from crates.io");
-    let mut command = shell::command("cargo", &["install", "--quiet", "--locked", "cargo-fuzz@0.13.2", "--root"]);
+    let mut command = shell::cargo(&["install", "--quiet", "--locked", "cargo-fuzz@0.13.2", "--root"]);
     shell::run(command.arg(&folder))?;
     Ok(programs)
 }

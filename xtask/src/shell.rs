@@ -23,6 +23,20 @@ pub fn command(program: &str, arguments: &[&str]) -> Command {
     command
 }
 
+/// The cargo that runs this chore, without what it says of this chore's own package: build scripts that ask for it would take
+/// each build for a new one.
+pub fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let own = |name: &str| {
+        ["CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_CRATE_", "CARGO_BIN_"].iter().any(|start| name.starts_with(start))
+    };
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(own)) {
+        command.env_remove(name);
+    }
+    command.args(arguments);
+    command
+}
+
 /// Runs the command to its end; its output appears only in the error of a failure.
 pub fn run(command: &mut Command) -> Result<()> {
     output(command).map(drop)

@@ -1,11 +1,11 @@
 //! `cargo xtask sim`: as many seeds of the store's simulation as asked, in the release profile, on all cores.
 
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
+use crate::shell;
 use crate::test::IGNORE_RUST_VERSION;
 
 /// Which seeds to run.
@@ -22,9 +22,7 @@ pub struct Arguments {
 /// Runs the seeds; a seed that fails says how to run it alone.
 pub fn run(root: &Path, args: &Arguments) -> Result<()> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(program)
-        .args(["test", "--release", IGNORE_RUST_VERSION, "-p", "bedplate", "--test", "it"])
+    let status = shell::cargo(&["test", "--release", IGNORE_RUST_VERSION, "-p", "bedplate", "--test", "it"])
         .args(["--", "--exact", "sim::seeds_hold", "--nocapture"])
         .env("BEDPLATE_SIM_SEEDS", args.seeds.to_string())
         .env("BEDPLATE_SIM_FIRST", args.first.to_string())

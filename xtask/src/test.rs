@@ -3,13 +3,12 @@
 //! Each stage prints how long it took, and the first failure stops the run: a broken format is not worth a lab.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::install;
+use crate::{install, shell};
 
 /// Which stages to run.
 #[derive(Args)]
@@ -71,8 +70,7 @@ fn stage(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
 }
 
 fn cargo(root: &Path, args: &[&str]) -> Result<()> {
-    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(program).args(args).current_dir(root).status().context("start cargo")?;
+    let status = shell::cargo(args).current_dir(root).status().context("start cargo")?;
     if !status.success() {
         bail!("`cargo {}` failed: {status}", args.join(" "));
     }

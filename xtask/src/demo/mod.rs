@@ -170,7 +170,7 @@ fn crash(appliance: &mut Appliance<'_>, spec: &str, apply: &mut Child) -> Result
 }
 
 fn build() -> Result<PathBuf> {
-    let mut cargo = shell::command("cargo", &["build", "--quiet", "--release", "--ignore-rust-version"]);
+    let mut cargo = shell::cargo(&["build", "--quiet", "--release", "--ignore-rust-version"]);
     shell::show(cargo.args(["--package", "bedplate", "--bin", "bedplate"]).current_dir(shell::root()))?;
     Ok(shell::target().join("release/bedplate"))
 }

@@ -124,7 +124,7 @@ fn describe(recipe: &Recipe, file: &Path, kernel: String) -> Result<ImageFile> {
 /// Builds the static agent and returns its path.
 pub fn agent() -> Result<PathBuf> {
     const TRIPLE: &str = "x86_64-unknown-linux-gnu";
-    let mut cargo = shell::command("cargo", &["build", "--quiet", "--ignore-rust-version", "--package", "bedplate"]);
+    let mut cargo = shell::cargo(&["build", "--quiet", "--ignore-rust-version", "--package", "bedplate"]);
     cargo.args(["--no-default-features", "--bin", "bedplate-agent", "--profile", "agent", "--target", TRIPLE]);
     cargo.env("RUSTFLAGS", "-C target-feature=+crt-static").current_dir(shell::root());
     shell::show(&mut cargo)?;

@@ -90,7 +90,7 @@ pub fn program() -> Result<PathBuf> {
         return Ok(program.clone());
     }
     println!("building benches/store");
-    let mut cargo = shell::command("cargo", &["bench", "--quiet", "--ignore-rust-version", "--package", "bedplate"]);
+    let mut cargo = shell::cargo(&["bench", "--quiet", "--ignore-rust-version", "--package", "bedplate"]);
     cargo.args(["--bench", "store", "--no-run", "--message-format", "json"]).current_dir(shell::root());
     let text = shell::output(&mut cargo)?;
     let built = text.lines().rev().find_map(|line| {

@@ -41,7 +41,7 @@ fn rustic() -> Result<PathBuf> {
     let program = root.join("bin/rustic");
     if !program.exists() {
         println!("building rustic {RUSTIC} from crates.io (ten minutes or more, once)");
-        let mut cargo = shell::command("cargo", &["install", "rustic-rs", "--version", RUSTIC, "--locked", "--quiet"]);
+        let mut cargo = shell::cargo(&["install", "rustic-rs", "--version", RUSTIC, "--locked", "--quiet"]);
         // The features that are left out serve other doors (a terminal view, WebDAV, metrics); none makes it faster.
         cargo.args(["--no-default-features", "--root"]).arg(&root).env("CARGO_TARGET_DIR", root.join("build"));
         shell::run(&mut cargo)?;
