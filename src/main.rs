@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    bedplate::sys::memory::keep_freed();
     let args = bedplate::cli::Args::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let exit = match runtime {

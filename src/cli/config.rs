@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::exit::CliError;
 use crate::model::ByteSize;
+use crate::store::Ration;
 use crate::sys::space::Reserve;
 
 /// What `--config FILE` may say; `config/bedplate.toml` documents every key.
@@ -46,6 +47,8 @@ pub struct ServeConfig {
     pub scrub_rate: Option<String>,
     /// Bytes of the data disk that are kept free.
     pub reserve: Option<String>,
+    /// Chunks that the terms of an object have on average, at least.
+    pub chunks_per_term: Option<u32>,
     /// Log as JSON lines.
     pub log_json: bool,
 }
@@ -54,6 +57,12 @@ impl ServeConfig {
     /// What of the data disk is kept free.
     pub fn reserve(&self) -> Result<Reserve, CliError> {
         Ok(Reserve(self.reserve.as_deref().map(size).transpose()?))
+    }
+
+    /// How far objects share chunks.
+    pub fn ration(&self) -> Ration {
+        let standard = Ration::default();
+        Ration { chunks_per_term: self.chunks_per_term.unwrap_or(standard.chunks_per_term), ..standard }
     }
 }
 
@@ -95,6 +104,7 @@ mod tests {
         assert!(serve.s3_listen.is_some() && serve.api_listen.is_some() && serve.advertise.is_some());
         assert!(serve.boot_image.is_some() && !serve.s3_domains.is_empty() && serve.gc_every.is_some());
         assert!(serve.scrub_within.is_some() && serve.scrub_rate.is_some() && serve.reserve().unwrap().0.is_some());
+        assert_eq!(serve.chunks_per_term, Some(Ration::default().chunks_per_term));
     }
 
     #[test]

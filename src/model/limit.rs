@@ -9,6 +9,11 @@ pub const CHUNK_MAX: usize = 128 * 1024;
 /// Bytes of chunks that are compressed together: enough for zstd's window to pay, little enough that reading one chunk of
 /// them costs under a millisecond.
 pub const FRAME_MAX: usize = 1024 * 1024;
+/// Chunks that the terms of an object have at least, on average: a quarter of a MiB at a time is read at a good part of a disk's
+/// speed. Measured in docs/bench-store.md.
+pub const CHUNKS_PER_TERM: u32 = 4;
+/// Terms that each object may have besides.
+pub const SPARE_TERMS: u32 = 128;
 /// A pack is sealed once it holds this many bytes: large enough that listing and fetching packs costs little, small
 /// enough that one is rewritten in seconds.
 pub const PACK_TARGET: u64 = 64 * 1024 * 1024;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::error::StoreError;
 use crate::model::PackId;
-use crate::model::limit::{FRAME_MAX, PACK_TARGET};
+use crate::model::limit::{CHUNKS_PER_TERM, FRAME_MAX, PACK_TARGET, SPARE_TERMS};
 use crate::sys::space::{Need, Reserve};
 use crate::sys::volume::{LocalVolume, Volume, VolumeFile};
 use crate::sys::worker::blocking;
@@ -25,6 +25,22 @@ pub struct PackHome {
     place: Place,
     reserve: Reserve,
     pack_bytes: u64,
+    ration: Ration,
+}
+
+/// How many terms an object may have, as far as sharing goes: known chunks that would exceed it are stored again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ration {
+    /// Chunks that a term must have on average; 0 shares everything.
+    pub chunks_per_term: u32,
+    /// Terms that each object may have besides, so that small ones share all they can.
+    pub spare_terms: u32,
+}
+
+impl Default for Ration {
+    fn default() -> Self {
+        Self { chunks_per_term: CHUNKS_PER_TERM, spare_terms: SPARE_TERMS }
+    }
 }
 
 enum Place {
@@ -36,13 +52,17 @@ impl PackHome {
     /// In a folder of this machine, made when it is absent. File and folder are synced before a pack counts.
     #[must_use]
     pub fn local(dir: impl Into<PathBuf>) -> Self {
-        Self { place: Place::Local(dir.into()), pack_bytes: PACK_TARGET, reserve: Reserve::default() }
+        Self::at(Place::Local(dir.into()))
     }
 
     /// On a volume.
     #[must_use]
     pub fn on(volume: Arc<dyn Volume>) -> Self {
-        Self { place: Place::Volume(volume), pack_bytes: PACK_TARGET, reserve: Reserve::default() }
+        Self::at(Place::Volume(volume))
+    }
+
+    fn at(place: Place) -> Self {
+        Self { place, pack_bytes: PACK_TARGET, ration: Ration::default(), reserve: Reserve::default() }
     }
 
     /// How much of its disk is kept free: new data is refused before the disk is really full.
@@ -58,6 +78,12 @@ impl PackHome {
         self
     }
 
+    /// Rations the sharing of chunks: less of it stores more and reads faster.
+    #[must_use]
+    pub fn with_ration(self, ration: Ration) -> Self {
+        Self { ration, ..self }
+    }
+
     /// Opens it.
     pub(super) fn open(self) -> Result<Packs, StoreError> {
         let volume = match self.place {
@@ -66,7 +92,8 @@ impl PackHome {
                 Arc::new(LocalVolume::open(dir).map_err(|source| StoreError::volume("open the packs' folder", source))?)
             }
         };
-        Ok(Packs { volume, pack_bytes: self.pack_bytes, reserve: self.reserve, files: Arc::default() })
+        let Self { reserve, pack_bytes, ration, .. } = self;
+        Ok(Packs { volume, reserve, pack_bytes, ration, files: Arc::default() })
     }
 }
 
@@ -77,6 +104,8 @@ pub(super) struct Packs {
     reserve: Reserve,
     /// A pack is sealed rather than filled beyond this.
     pub(super) pack_bytes: u64,
+    /// How many terms an object may have.
+    pub(super) ration: Ration,
     files: Arc<Mutex<Files>>,
 }
 

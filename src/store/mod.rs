@@ -37,7 +37,7 @@ pub use error::{BoxError, StoreError};
 pub use export::READ_PACK_MAX;
 pub use faults::{Fault, Faults};
 pub use gc::{GcDone, GcOptions, GcPlan, GcReport, PlannedPack};
-pub use home::PackHome;
+pub use home::{PackHome, Ration};
 pub use types::{
     BucketInfo, ByteStream, FsckError, FsckOptions, FsckReport, ListPage, ListRequest, ObjectInfo, PartInfo,
     Precondition, PutRequest, Stats, UploadInfo,
@@ -67,6 +67,8 @@ struct Inner {
     faults: Faults,
     /// Uploads under way.
     uploads: Arc<AtomicUsize>,
+    /// What they are about to store.
+    underway: ingest::Underway,
     /// This process, as it marks buckets that it is deleting.
     process: [u8; 16],
 }
@@ -108,6 +110,7 @@ impl Store {
             collector: gc::Collector::default(),
             faults,
             uploads: Arc::new(AtomicUsize::new(0)),
+            underway: ingest::Underway::default(),
             process: entropy::fresh_id(),
         };
         Ok(Self { inner: Arc::new(inner) })

@@ -40,6 +40,8 @@ pub(super) struct NewFrame {
     pub(super) stored: Bytes,
     /// Digest and length of each chunk.
     pub(super) chunks: Vec<(Digest, u32)>,
+    /// Whether it is to be stored although all of it is stored already.
+    pub(super) again: bool,
 }
 
 /// Where a chunk was put, and how to wait for it.
@@ -251,7 +253,7 @@ impl Writer {
         let mut frames = VecDeque::from(frames);
         while !frames.is_empty() {
             // A frame whose chunks have come meanwhile from elsewhere is not stored twice.
-            if let Some(known) = frames.front().and_then(|frame| self.known(frame)) {
+            if let Some(known) = frames.front().filter(|frame| !frame.again).and_then(|frame| self.known(frame)) {
                 placed.extend(known);
                 frames.pop_front();
                 continue;

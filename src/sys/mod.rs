@@ -5,6 +5,7 @@ pub mod disk;
 pub mod double;
 pub mod entropy;
 pub mod folder;
+pub mod memory;
 pub mod module;
 pub mod net;
 pub mod process;

@@ -1,4 +1,4 @@
-//! Reads a file from its beginning to its end without reading its holes from disk.
+//! Holes: a file is read from its beginning to its end without reading them from disk, and zeros need not be written.
 
 use std::fs::File;
 use std::io;
@@ -12,6 +12,12 @@ use rustix::io::Errno;
 pub const BLOCK: usize = 1024 * 1024;
 
 static ZEROS: [u8; BLOCK] = [0; BLOCK];
+
+/// Whether the bytes are all zero, and so could as well be a hole.
+#[must_use]
+pub fn are_zeros(bytes: &[u8]) -> bool {
+    bytes.chunks(BLOCK).all(|part| part == &ZEROS[..part.len()])
+}
 
 /// A reader of one file, of the length that the file had when the reader was made.
 #[derive(Debug)]

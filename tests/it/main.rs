@@ -20,6 +20,7 @@ mod lab;
 mod oracle;
 mod rack;
 mod s3;
+mod sharing;
 mod sim;
 mod store;
 mod support;

@@ -20,6 +20,7 @@ use crate::meta::{Embedded, Meta, MetaError};
 use crate::model::{BucketName, ByteSize, ObjectKey};
 use crate::store::{ListRequest, ObjectInfo, PackHome, Store, StoreError};
 use crate::sys::space::Reserve;
+use crate::sys::sparse::are_zeros;
 use crate::sys::worker::{Workers, blocking};
 
 /// Files that are read or written at once.
@@ -65,6 +66,7 @@ impl Opened {
     async fn over(context: &Context, meta: Arc<dyn Meta>, reserve: Reserve) -> Result<Self, CliError> {
         let engine = Workers::new();
         let packs = PackHome::local(context.data.join("packs")).with_reserve(reserve);
+        let packs = packs.with_ration(context.config.serve.ration());
         Ok(Self { store: Store::open(meta, packs, &engine).await?, engine })
     }
 
@@ -192,7 +194,10 @@ async fn export_one(
         let write = blocking(move || {
             let mut at = start;
             for piece in &pieces {
-                file.write_all_at(piece, at)?;
+                // The file is new: what is not written is a hole.
+                if !are_zeros(piece) {
+                    file.write_all_at(piece, at)?;
+                }
                 at += piece.len() as u64;
             }
             Ok::<(), io::Error>(())
@@ -201,6 +206,7 @@ async fn export_one(
         offset += len;
         bar.inc(len);
     }
+    file.set_len(offset).map_err(|error| at(&error))?;
     written.fetch_add(1, Ordering::Relaxed);
     Ok(())
 }

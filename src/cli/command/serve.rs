@@ -20,7 +20,7 @@ use crate::image::boot::BootMedia;
 use crate::meta::Embedded;
 use crate::rack::{Conductor, ConductorConfig, Pace};
 use crate::s3::{S3Config, S3Door};
-use crate::store::{GcOptions, PackHome, ScrubSettings, Store};
+use crate::store::{GcOptions, PackHome, Ration, ScrubSettings, Store};
 use crate::sys::space::Reserve;
 use crate::sys::wire;
 use crate::sys::worker::Workers;
@@ -94,6 +94,7 @@ struct Settings {
     gc_every: Option<Duration>,
     scrub: Option<ScrubSettings>,
     reserve: Reserve,
+    ration: Ration,
 }
 
 impl Settings {
@@ -124,6 +125,7 @@ impl Settings {
                 Some(text) => Reserve(Some(size(&text)?)),
                 None => file.reserve()?,
             },
+            ration: file.ration(),
             data: context.data.clone(),
             s3_listen: address(args.s3_listen, &file.s3_listen, S3_LISTEN)?,
             api_listen: address(args.api_listen, &file.api_listen, API_LISTEN)?,
@@ -229,6 +231,7 @@ impl Appliance {
         let (doors, jobs, engine) = (Workers::new(), Workers::new(), Workers::new());
         let meta = Embedded::open_with(&settings.data.join("meta"), settings.reserve)?;
         let packs = PackHome::local(settings.data.join("packs")).with_reserve(settings.reserve);
+        let packs = packs.with_ration(settings.ration);
         let store = Store::open(meta.clone(), packs, &engine).await?;
         let auth = Auth::open(meta.clone(), RootCredentials::establish(&settings.data)?);
         let identity = ServerIdentity::load_or_create(&settings.data)?;

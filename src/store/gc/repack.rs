@@ -109,7 +109,7 @@ impl<'a> Mover<'a> {
                 .into_iter()
                 .map(|frame| {
                     let chunks: Vec<(Digest, u32)> = named.by_ref().take(frame.chunks).collect();
-                    NewFrame { codec: frame.codec, stored: frame.stored, chunks }
+                    NewFrame { codec: frame.codec, stored: frame.stored, chunks, again: false }
                 })
                 .collect();
             Ok::<_, StoreError>(frames)

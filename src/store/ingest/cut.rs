@@ -20,16 +20,18 @@ pub(super) struct Piece {
     pub(super) at: Option<Location>,
     /// How to wait for it there, where its pack is still being filled.
     pub(super) ticket: Option<Ticket>,
+    /// Whether it is to be stored although the store has it.
+    pub(super) again: bool,
 }
 
 impl Piece {
     pub(super) fn new(digest: Digest, data: Bytes, at: Option<Location>) -> Self {
-        Self { digest, len: data.len() as u32, data, at, ticket: None }
+        Self { digest, len: data.len() as u32, data, at, ticket: None, again: false }
     }
 
     /// A chunk that the store has.
     pub(super) fn known(digest: Digest, len: u32, at: Location) -> Self {
-        Self { digest, len, data: Bytes::new(), at: Some(at), ticket: None }
+        Self { digest, len, data: Bytes::new(), at: Some(at), ticket: None, again: false }
     }
 }
 

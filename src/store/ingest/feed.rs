@@ -18,6 +18,9 @@ use crate::sys::worker::blocking;
 /// Bytes that all uploads together may gather in batches: each takes its share.
 const BATCHES_BYTES: usize = 16 * 1024 * 1024;
 const BATCH: RangeInclusive<usize> = 128 * 1024..=4 * 1024 * 1024;
+/// The first batch of an upload has at most so many bytes, each later one twice as many as the one before: what the first chunks
+/// resemble is to be known soon.
+const FIRST: usize = 256 * 1024;
 /// Batches whose memory is kept for the next.
 const POOL: usize = 3;
 
@@ -67,12 +70,13 @@ pub(super) struct Feed {
     source: Source,
     carry: Bytes,
     ended: bool,
+    ramp: usize,
     pool: Vec<BytesMut>,
 }
 
 impl Feed {
     pub(super) fn new(source: Source) -> Self {
-        Self { source, carry: Bytes::new(), ended: false, pool: Vec::new() }
+        Self { source, carry: Bytes::new(), ended: false, ramp: FIRST, pool: Vec::new() }
     }
 
     /// Takes back a batch's memory, when nobody keeps a part of it.
@@ -95,7 +99,8 @@ impl Feed {
     }
 
     pub(super) async fn next(&mut self, share: &Share) -> Result<Batch, StoreError> {
-        let limit = share.part(BATCHES_BYTES, BATCH) + CHUNK_MAX;
+        let limit = share.part(BATCHES_BYTES, BATCH).min(self.ramp) + CHUNK_MAX;
+        self.ramp = self.ramp.saturating_mul(2);
         if let Source::File(_) = &self.source {
             return self.read(limit).await;
         }

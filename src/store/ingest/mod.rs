@@ -1,8 +1,10 @@
 //! Bytes in: gathered into batches, cut and digested, looked up, encoded where new, packed. MD5, where it is asked for, runs beside.
 //! While one batch is cut, the one before it is placed and the one after it is read.
 
+mod claim;
 mod cut;
 mod feed;
+mod guard;
 mod join;
 mod place;
 mod predict;
@@ -12,6 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use md5::{Digest as _, Md5};
 
+pub(super) use self::claim::Underway;
 use self::cut::{Cut, Piece, Tail};
 pub(super) use self::feed::Source;
 use self::feed::{Batch, Feed, Share};

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::claim::{Awaited, Claims};
 use super::cut::Piece;
+use super::guard::Guard;
 use crate::format::codec::{Codec, Encoder, Frame};
 use crate::format::manifest::{self, Location, Term};
 use crate::format::row::{self, key};
@@ -29,22 +31,27 @@ const SPARSE: usize = 2;
 /// Encoders that work for one upload at the same time.
 const ENCODERS: usize = 2;
 
-/// A chunk of the upload: where it is, or which of the run's new chunks it is.
+/// A chunk of the upload: where it is, or which it is of the run's new chunks or of those that another upload stores.
 #[derive(Clone, Copy)]
-enum Slot {
-    Known(Location, u32),
-    New(usize, u32),
+enum Place {
+    Known(Location),
+    New(usize),
+    Late(usize),
 }
 
 /// Finds each chunk, or packs it, and adds up the terms.
 pub(super) struct Placer {
     inner: Arc<Inner>,
+    guard: Guard,
+    claims: Claims,
     encoders: Vec<Encoder>,
     run: Vec<NewFrame>,
     run_chunks: usize,
     run_bytes: usize,
-    run_index: HashMap<Digest, usize>,
-    slots: Vec<Slot>,
+    run_index: HashMap<Digest, Place>,
+    /// Chunks that another upload is about to store.
+    late: Vec<(Piece, Awaited)>,
+    slots: Vec<(Place, u32)>,
     terms: Vec<Term>,
     tickets: Tickets,
 }
@@ -52,12 +59,15 @@ pub(super) struct Placer {
 impl Placer {
     pub(super) fn new(inner: Arc<Inner>) -> Self {
         Self {
+            guard: Guard::new(inner.packs.ration),
+            claims: Claims::new(inner.underway.clone()),
             inner,
             encoders: Vec::new(),
             run: Vec::new(),
             run_chunks: 0,
             run_bytes: 0,
             run_index: HashMap::new(),
+            late: Vec::new(),
             slots: Vec::new(),
             terms: Vec::new(),
             tickets: Tickets::default(),
@@ -67,42 +77,59 @@ impl Placer {
     /// Places a batch's chunks; packs the run when it has reached `run_limit` bytes. Answers the pack in which the last of
     /// them that had to be looked up was found.
     pub(super) async fn place(&mut self, pieces: Vec<Piece>, run_limit: usize) -> Result<Option<PackId>, StoreError> {
-        let (known, hint) = self.look_up(&pieces).await?;
+        let unplaced = || pieces.iter().filter(|piece| piece.at.is_none()).map(|piece| piece.digest);
+        let known = self.look_up(unplaced().filter(|digest| !self.run_index.contains_key(digest)).collect()).await?;
+        let hint = unplaced().rev().find_map(|digest| known.get(&digest)).map(|at| at.pack);
+        let placed: Vec<_> = pieces
+            .iter()
+            .map(|piece| (piece.at.or_else(|| known.get(&piece.digest).copied()), !piece.data.is_empty()))
+            .collect();
         let total: usize = pieces.iter().map(|piece| piece.len as usize).sum();
         let mut fresh = Vec::new();
-        for mut piece in pieces {
-            // A guess names a chunk that may not be durable yet, as a lookup does.
-            if let Some(ticket) = piece.ticket.take() {
-                self.tickets.add(ticket);
-            }
-            let raw_len = piece.len;
-            let at = piece.at.or_else(|| known.get(&piece.digest).copied());
-            let slot = match (at, self.run_index.get(&piece.digest)) {
-                (Some(at), _) => Slot::Known(at, raw_len),
-                (None, Some(number)) => Slot::New(*number, raw_len),
-                (None, None) => {
-                    let number = self.run_chunks + fresh.len();
-                    self.run_index.insert(piece.digest, number);
-                    fresh.push(piece);
-                    Slot::New(number, raw_len)
+        let shared = self.guard.choose(&placed);
+        for (mut piece, (shared, (known, _))) in pieces.into_iter().zip(shared.into_iter().zip(placed)) {
+            let (digest, raw_len) = (piece.digest, piece.len);
+            let place = match (shared, self.run_index.get(&digest)) {
+                (Some(at), _) => {
+                    // A guess names a chunk that may not be durable yet, as a lookup does.
+                    if let Some(ticket) = piece.ticket.take() {
+                        self.tickets.add(ticket);
+                    }
+                    Place::Known(at)
                 }
+                (None, Some(place)) => *place,
+                (None, None) => self.take(piece, known.is_some(), &mut fresh),
             };
-            self.slots.push(slot);
+            if shared.is_none() {
+                self.run_index.insert(digest, place);
+            }
+            self.slots.push((place, raw_len));
         }
         self.encode(fresh, total).await?;
-        if self.run_bytes >= run_limit || self.slots.len() >= SLOTS_MAX {
+        let late: usize = self.late.iter().map(|(piece, _)| piece.data.len()).sum();
+        let is_full = self.run_bytes.max(late) >= run_limit || self.slots.len() >= SLOTS_MAX;
+        if is_full || self.claims.are_wanted() {
             self.pack().await?;
         }
         Ok(hint)
     }
 
+    /// Takes a chunk to be stored, unless another upload is at it. One that is stored `again` is here for its neighbours' sake.
+    fn take(&mut self, piece: Piece, again: bool, fresh: &mut Vec<Piece>) -> Place {
+        if !again && let Err(awaited) = self.claims.claim(piece.digest) {
+            // Copied out: the batch's memory is to be used again.
+            let data = Bytes::copy_from_slice(&piece.data);
+            self.late.push((Piece { data, ..piece }, awaited));
+            return Place::Late(self.late.len() - 1);
+        }
+        fresh.push(Piece { again, ..piece });
+        Place::New(self.run_chunks + fresh.len() - 1)
+    }
+
     /// Where the store has chunks of these already: in packs that are being written, else in the index.
-    async fn look_up(&mut self, pieces: &[Piece]) -> Result<(HashMap<Digest, Location>, Option<PackId>), StoreError> {
-        let unplaced = pieces.iter().filter(|piece| piece.at.is_none()).map(|piece| piece.digest);
-        let mut wanted: Vec<Digest> = unplaced.clone().collect();
+    async fn look_up(&mut self, mut wanted: Vec<Digest>) -> Result<HashMap<Digest, Location>, StoreError> {
         wanted.sort_unstable();
         wanted.dedup();
-        wanted.retain(|digest| !self.run_index.contains_key(digest));
         let mut known = HashMap::with_capacity(wanted.len());
         let mut unknown = Vec::new();
         for (digest, found) in wanted.iter().zip(self.inner.packer.session().find(&wanted)) {
@@ -125,8 +152,7 @@ impl Placer {
         let packs: BTreeSet<PackId> = indexed.iter().map(|(_, at)| at.pack).collect();
         let usable = self.inner.standing.usable(packs).await?;
         known.extend(indexed.into_iter().filter(|(_, at)| usable.contains(&at.pack)));
-        let hint = unplaced.rev().find_map(|digest| known.get(&digest)).map(|at| at.pack);
-        Ok((known, hint))
+        Ok(known)
     }
 
     /// Encodes new chunks, on all cores where there are enough of them.
@@ -159,19 +185,48 @@ impl Placer {
 
     /// Hands the run to the packer, and turns all slots into terms.
     async fn pack(&mut self) -> Result<(), StoreError> {
-        let run = std::mem::take(&mut self.run);
-        let placed = if run.is_empty() { Vec::new() } else { self.inner.packer.append(run, Need::Data).await? };
-        (self.run_bytes, self.run_chunks) = (0, 0);
+        let new = self.append().await?;
         self.run_index.clear();
-        for slot in self.slots.drain(..) {
-            let (at, raw_len) = match slot {
-                Slot::Known(at, raw_len) => (at, raw_len),
-                Slot::New(number, raw_len) => (placed[number].0, raw_len),
+        self.claims.release();
+        let late = self.find_late().await?;
+        for (place, raw_len) in self.slots.drain(..) {
+            let at = match place {
+                Place::Known(at) => at,
+                Place::New(number) => new[number],
+                Place::Late(number) => late[number],
             };
             manifest::push(&mut self.terms, at, raw_len);
         }
-        placed.into_iter().for_each(|(_, ticket)| self.tickets.add(ticket));
         Ok(())
+    }
+
+    /// Appends the run's frames to the open pack; answers where each of their chunks is.
+    async fn append(&mut self) -> Result<Vec<Location>, StoreError> {
+        let run = std::mem::take(&mut self.run);
+        (self.run_bytes, self.run_chunks) = (0, 0);
+        if run.is_empty() {
+            return Ok(Vec::new());
+        }
+        let placed = self.inner.packer.append(run, Need::Data).await?;
+        let at = placed.iter().map(|(at, _)| *at).collect();
+        placed.into_iter().for_each(|(_, ticket)| self.tickets.add(ticket));
+        Ok(at)
+    }
+
+    /// Where the chunks are that another upload was to store; those that it has not stored in time are stored now.
+    async fn find_late(&mut self) -> Result<Vec<Location>, StoreError> {
+        if self.late.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (pieces, awaited): (Vec<Piece>, Vec<Awaited>) = std::mem::take(&mut self.late).into_iter().unzip();
+        Claims::wait(&awaited).await;
+        let mut found = self.look_up(pieces.iter().map(|piece| piece.digest).collect()).await?;
+        let digests: Vec<Digest> = pieces.iter().map(|piece| piece.digest).collect();
+        let missing: Vec<Piece> = pieces.into_iter().filter(|piece| !found.contains_key(&piece.digest)).collect();
+        let missed: Vec<Digest> = missing.iter().map(|piece| piece.digest).collect();
+        self.encode(missing, 0).await?;
+        found.extend(missed.into_iter().zip(self.append().await?));
+        Ok(digests.iter().map(|digest| found[digest]).collect())
     }
 
     /// Waits until all chunks are durable.
@@ -196,9 +251,12 @@ fn split_at(pieces: &[Piece], parts: usize) -> usize {
 fn encode_part(encoder: &mut Encoder, pieces: &[Piece], is_sparse: bool) -> Vec<NewFrame> {
     let chunks: Vec<Bytes> = pieces.iter().map(|piece| piece.data.clone()).collect();
     let mut named = pieces.iter().map(|piece| (piece.digest, piece.data.len() as u32));
+    let mut at = 0;
     let frames = encoder.encode(&chunks).into_iter().map(|Frame { codec, stored, chunks }| {
         let stored = if is_sparse && codec == Codec::Raw { Bytes::copy_from_slice(&stored) } else { stored };
-        NewFrame { codec, stored, chunks: named.by_ref().take(chunks).collect() }
+        let again = pieces[at..at + chunks].iter().any(|piece| piece.again);
+        at += chunks;
+        NewFrame { codec, stored, chunks: named.by_ref().take(chunks).collect(), again }
     });
     frames.collect()
 }

@@ -33,6 +33,12 @@ pub fn write(first: &Path, second: &Path, bytes: u64, seed: u64) -> Result<()> {
     shards(second, &language, &shuffled, (runs / 17).max(1))
 }
 
+/// Writes about `bytes` bytes of lines to one file.
+pub fn one_file(folder: &Path, bytes: u64, seed: u64) -> Result<()> {
+    let order: Vec<u64> = (0..(bytes / RUN as u64).max(1)).collect();
+    shards(folder, &Language::new(seed), &order, order.len() as u64)
+}
+
 /// Writes the runs in this order, so many to a shard.
 fn shards(folder: &Path, language: &Language, order: &[u64], runs: u64) -> Result<()> {
     std::fs::create_dir_all(folder)?;

@@ -3,8 +3,8 @@
 
 mod checkpoints;
 mod layers;
-mod lines;
-mod near;
+pub mod lines;
+pub mod near;
 mod noise;
 pub mod numbers;
 mod system;

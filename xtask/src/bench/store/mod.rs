@@ -1,6 +1,7 @@
 //! `cargo xtask bench store`: the store engine. Each part stands alone and writes its own part of docs/bench-store.md.
 
 mod contender;
+mod generations;
 mod limit;
 mod memory;
 mod ours;
@@ -67,6 +68,8 @@ enum Part {
     Sets,
     /// Each stage of the engine alone, against its limit
     Stages,
+    /// Fifty generations of one file, and how fast the last comes back
+    Generations,
     /// The chunk index at ten and a hundred million chunks: half an hour, 20 GB of disk
     Index,
     /// The appliance's memory while 16 streams come in at once
@@ -76,12 +79,13 @@ enum Part {
 }
 
 impl Part {
-    const ALL: [Self; 5] = [Self::Sets, Self::Stages, Self::Index, Self::Memory, Self::Gc];
+    const ALL: [Self; 6] = [Self::Sets, Self::Stages, Self::Generations, Self::Index, Self::Memory, Self::Gc];
 
     fn name(self) -> &'static str {
         match self {
             Self::Sets => "sets",
             Self::Stages => "stages",
+            Self::Generations => "generations",
             Self::Index => "index",
             Self::Memory => "memory",
             Self::Gc => "gc",
@@ -92,6 +96,7 @@ impl Part {
         match self {
             Self::Sets => "New data, near-copies and restores beside the rivals",
             Self::Stages => "Each stage alone, against its limit",
+            Self::Generations => "Read back after fifty generations",
             Self::Index => "The chunk index at size",
             Self::Memory => "Memory while many streams come in",
             Self::Gc => "Garbage collection as the store grows",
@@ -102,6 +107,10 @@ impl Part {
         match self {
             Self::Sets => sets::measure(arguments, work),
             Self::Stages => stages::measure(arguments),
+            Self::Generations => {
+                let program = ours::program(arguments.bedplate.as_deref())?;
+                generations::measure(&program, arguments.scale, arguments.repeat, work)
+            }
             Self::Index => scale::index(&arguments.chunks(&[10_000_000, 100_000_000]), work),
             Self::Memory => {
                 let program = ours::program(arguments.bedplate.as_deref())?;

@@ -16,7 +16,7 @@ pub fn find(given: Option<&Path>) -> Result<Option<Box<dyn Contender>>> {
         println!("SKIPPED: this bedplate has no `store import`");
         return Ok(None);
     }
-    Ok(Some(Box::new(Bedplate { program })))
+    Ok(Some(Box::new(Bedplate { program, config: None })))
 }
 
 /// The program, built for release unless one is given.
@@ -30,18 +30,23 @@ pub fn program(given: Option<&Path>) -> Result<PathBuf> {
 /// Builds the program for release.
 fn build() -> Result<PathBuf> {
     println!("building bedplate");
-    let mut cargo = shell::command("cargo", &["build", "--quiet", "--release", "--ignore-rust-version"]);
+    let mut cargo = shell::cargo(&["build", "--quiet", "--release", "--ignore-rust-version"]);
     shell::show(cargo.args(["--package", "bedplate", "--bin", "bedplate"]).current_dir(shell::root()))?;
     Ok(shell::target().join("release/bedplate"))
 }
 
-struct Bedplate {
-    program: PathBuf,
+/// Our own program, with the configuration that is given, if any.
+pub struct Bedplate {
+    pub program: PathBuf,
+    pub config: Option<PathBuf>,
 }
 
 impl Bedplate {
     fn command(&self, home: &Path, verb: &str, name: &str) -> Command {
         let mut command = Command::new(&self.program);
+        if let Some(config) = &self.config {
+            command.arg("--config").arg(config);
+        }
         command.args(["store", verb, "--output", "json", "--data"]).arg(self.repository(home));
         command.arg(format!("bench/{name}/"));
         command
