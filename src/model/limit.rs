@@ -6,8 +6,10 @@ pub const CHUNK_MIN: usize = 8 * 1024;
 pub const CHUNK_MEAN: usize = 64 * 1024;
 /// Largest chunk in bytes (the Xet protocol's maximum).
 pub const CHUNK_MAX: usize = 128 * 1024;
-/// Bytes of chunks that are compressed together: enough for zstd's window to pay, little enough that reading one chunk of
-/// them costs under a millisecond.
+/// Bytes of chunks that are compressed together: enough for zstd to find what they have in common, little enough that reading
+/// one of them alone costs a fifth of a millisecond.
+pub const FRAME_TARGET: usize = 256 * 1024;
+/// A frame never decodes to more; the format allows for longer frames than are written now.
 pub const FRAME_MAX: usize = 1024 * 1024;
 /// Chunks that the terms of an object have at least, on average: a quarter of a MiB at a time is read at a good part of a disk's
 /// speed. Measured in docs/bench-store.md.

@@ -12,7 +12,7 @@ use super::guard::Guard;
 use crate::format::codec::{Codec, Encoder, Frame};
 use crate::format::manifest::{self, Location, Term};
 use crate::format::row::{self, key};
-use crate::model::limit::FRAME_MAX;
+use crate::model::limit::FRAME_TARGET;
 use crate::model::{Digest, PackId};
 use crate::store::Inner;
 use crate::store::error::StoreError;
@@ -160,7 +160,7 @@ impl Placer {
         let bytes: usize = fresh.iter().map(|piece| piece.data.len()).sum();
         let is_sparse = bytes < total / SPARSE;
         self.run_chunks += fresh.len();
-        let parts = (bytes / FRAME_MAX).clamp(1, ENCODERS);
+        let parts = (bytes / FRAME_TARGET).clamp(1, ENCODERS);
         let mut rest = fresh;
         let mut jobs = Vec::with_capacity(parts);
         for left in (1..=parts).rev() {
