@@ -142,10 +142,10 @@ impl Check<'_> {
             self.error(Some(pack), None, None, what);
         }
         for head in &verdict.heads {
-            let what = format!(
-                "the head of the group at byte {} is damaged: the directory still says what is in it",
-                head.start
-            );
+            let what = match head.start {
+                0 => "its first bytes are not a pack's: the directory still says what is in it".to_owned(),
+                at => format!("the head of the group at byte {at} is damaged: the directory still says what is in it"),
+            };
             self.error(Some(pack), None, None, what);
         }
         let mut bad = HashSet::new();

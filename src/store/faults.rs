@@ -16,6 +16,10 @@ pub enum Fault {
     SkipResurrect = 4,
     /// A write is acknowledged before its transaction has committed.
     AcknowledgeEarly = 8,
+    /// What is found damaged stays in the index, so that new uploads rely on it.
+    RelyOnDamage = 16,
+    /// The scrub believes that a pack's chunks are what their digests say.
+    SkipCompare = 32,
 }
 
 /// The bugs that are switched on; clones share them.

@@ -29,6 +29,8 @@ const READ_RAW_BYTES: u64 = 2 * 1024 * 1024;
 const READ_AHEAD: usize = 8;
 /// Bytes that the reads of all streams, but the first of each, may decode to.
 pub(super) const READ_BUDGET: usize = 256 * 1024 * 1024;
+/// What is said where a pack's file is gone.
+const NO_FILE: &str = "the pack's file is missing";
 /// Directory entries kept in memory: about 15 MiB.
 const ENTRIES_KEPT: usize = 256 * 1024;
 
@@ -139,14 +141,18 @@ impl Inner {
         if row.state == PackState::Open {
             return Err(corrupt("the pack was cut off while it was filled, and could not be sealed since".to_owned()));
         }
-        let directory = self.read_directory(pack, &row).await.map_err(|error| match error {
-            StoreError::NoSuchPack(_) => corrupt("the pack's file is missing".to_owned()),
-            StoreError::CorruptRow(damage) => corrupt(damage.to_string()),
-            other => other,
-        })?;
-        let directory = Arc::new(directory);
-        self.directories.keep(&directory);
-        Ok(directory)
+        let what = match self.read_directory(pack, &row).await {
+            Ok(directory) => {
+                let directory = Arc::new(directory);
+                self.directories.keep(&directory);
+                return Ok(directory);
+            }
+            Err(StoreError::NoSuchPack(_)) => NO_FILE.to_owned(),
+            Err(StoreError::CorruptRow(damage)) => damage.to_string(),
+            Err(other) => return Err(other),
+        };
+        self.met_unreadable(pack, &what).await;
+        Err(corrupt(what))
     }
 
     /// Reads a pack's directory from its file; damage answers [`StoreError::CorruptRow`].
@@ -191,7 +197,8 @@ impl Inner {
                 Err(StoreError::Corrupt { pack, chunk, what: what.to_owned() })
             }
             Err(StoreError::NoSuchPack(_)) => {
-                Err(StoreError::Corrupt { pack, chunk: first, what: "the pack's file is missing".to_owned() })
+                self.met_unreadable(pack, NO_FILE).await;
+                Err(StoreError::Corrupt { pack, chunk: first, what: NO_FILE.to_owned() })
             }
             Err(other) => Err(other),
         }

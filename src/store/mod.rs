@@ -91,6 +91,7 @@ impl Store {
         let epoch = row::decode_epoch(meta.get(&key::epoch()).await?.as_deref())?;
         let activities = activity::Activities::new(epoch);
         let standing = standing::Standing::new(meta.clone(), activities.clone(), faults.clone());
+        care::unreadable_packs(meta.as_ref()).await?.into_iter().for_each(|pack| standing.distrust(pack));
         let tools = packer::Tools {
             packs: packs.clone(),
             meta: meta.clone(),

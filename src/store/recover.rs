@@ -43,7 +43,7 @@ async fn take_up(meta: &dyn Meta, packs: &Packs, pack: PackId) -> Result<usize, 
     }
     let size = packs.size(pack).await?;
     let bytes = packs.read(pack, 0, size).await?;
-    let entries = blocking(move || read_groups(pack, &bytes)).await.map_err(StoreError::step)??;
+    let entries = blocking(move || read_groups(pack, &bytes, 0)).await.map_err(StoreError::step)??;
     let directory = Directory { pack, entries };
     let (tail, offset) = (directory.encode(), directory.offset());
     let bytes = offset + tail.len() as u64;
@@ -60,10 +60,11 @@ async fn take_up(meta: &dyn Meta, packs: &Packs, pack: PackId) -> Result<usize, 
 }
 
 /// The chunks of an open pack: of all groups that were durable, and of those behind them up to the first that is not whole. What
-/// was not durable may have come to the disk in any order, or not at all, and nobody was told of it.
-pub(super) fn read_groups(pack: PackId, bytes: &Bytes) -> Result<Vec<Entry>, StoreError> {
+/// was not durable may have come to the disk in any order, or not at all, and nobody was told of it. So many bytes are known to have
+/// been `durable`: all of a pack that was sealed, none of one that a crash left open, whose groups say it themselves.
+pub(super) fn read_groups(pack: PackId, bytes: &Bytes, durable: u64) -> Result<Vec<Entry>, StoreError> {
     let corrupt = |chunk: usize, what: &str| StoreError::Corrupt { pack, chunk: chunk as u32, what: what.to_owned() };
-    if !bytes.starts_with(MAGIC) {
+    if durable == 0 && !bytes.starts_with(MAGIC) {
         return Err(corrupt(0, "its first bytes are not a pack's"));
     }
     let mut groups = Vec::new();
@@ -73,7 +74,7 @@ pub(super) fn read_groups(pack: PackId, bytes: &Bytes) -> Result<Vec<Entry>, Sto
         groups.push(group);
     }
     let beyond = (at..bytes.len().saturating_sub(GROUP_START)).filter_map(|at| group_at(pack, bytes, at)).last();
-    let durable = beyond.iter().chain(&groups).map(|group| group.durable).max().unwrap_or_default();
+    let durable = beyond.iter().chain(&groups).map(|group| group.durable).fold(durable, u64::max);
     if durable > at as u64 {
         let chunks = groups.iter().map(|group| group.entries.len()).sum();
         return Err(corrupt(chunks, "the head of a group that was durable is damaged"));

@@ -36,6 +36,8 @@ struct Known {
     live: Epochal,
     /// Packs that were touched, in the epoch that a commit has read.
     touched: Epochal,
+    /// Packs whose chunks cannot be found, whatever their rows say.
+    unreadable: HashSet<PackId>,
 }
 
 /// Packs of which something is so within one epoch.
@@ -83,7 +85,8 @@ impl Standing {
         let epoch = self.activities.epoch();
         let (mut usable, ask) = {
             let known = self.known();
-            packs.into_iter().partition::<BTreeSet<PackId>, _>(|pack| known.live.has(epoch, *pack))
+            let readable = packs.into_iter().filter(|pack| !known.unreadable.contains(pack));
+            readable.partition::<BTreeSet<PackId>, _>(|pack| known.live.has(epoch, *pack))
         };
         if ask.is_empty() {
             return Ok(usable);
@@ -107,6 +110,16 @@ impl Standing {
             self.known().live.add(epoch, found);
         }
         Ok(usable)
+    }
+
+    /// From now on nothing new relies on a pack: its directory or its file is damaged.
+    pub(super) fn distrust(&self, pack: PackId) {
+        self.known().unreadable.insert(pack);
+    }
+
+    /// A pack may be relied on again.
+    pub(super) fn trust(&self, pack: PackId) {
+        self.known().unreadable.remove(&pack);
     }
 
     /// Makes a condemned pack sealed again; whether it could still be had.

@@ -16,15 +16,15 @@ use futures_util::{StreamExt as _, stream};
 
 use crate::support::{Server, noise};
 
-fn bucket() -> BucketName {
+pub(super) fn bucket() -> BucketName {
     "care".parse().unwrap()
 }
 
-fn key(name: &str) -> ObjectKey {
+pub(super) fn key(name: &str) -> ObjectKey {
     name.parse().unwrap()
 }
 
-async fn open(dir: &Path) -> Store {
+pub(super) async fn open(dir: &Path) -> Store {
     let meta = Embedded::open(&dir.join("meta")).unwrap();
     let store = Store::open(meta, PackHome::local(dir.join("packs")), &Workers::new()).await.unwrap();
     match store.create_bucket(&bucket(), "root").await {
@@ -33,12 +33,12 @@ async fn open(dir: &Path) -> Store {
     }
 }
 
-async fn put(store: &Store, name: &str, bytes: &[u8]) {
+pub(super) async fn put(store: &Store, name: &str, bytes: &[u8]) {
     let body = stream::iter([Ok(Bytes::copy_from_slice(bytes))]).boxed();
     store.put(&bucket(), &key(name), body, PutRequest::default()).await.unwrap();
 }
 
-async fn get(store: &Store, name: &str) -> Result<Vec<u8>, StoreError> {
+pub(super) async fn get(store: &Store, name: &str) -> Result<Vec<u8>, StoreError> {
     let (_, mut bytes) = store.get(&bucket(), &key(name), None).await?;
     let mut all = Vec::new();
     while let Some(piece) = bytes.next().await {
@@ -47,7 +47,7 @@ async fn get(store: &Store, name: &str) -> Result<Vec<u8>, StoreError> {
     Ok(all)
 }
 
-fn packs(dir: &Path) -> Vec<PathBuf> {
+pub(super) fn packs(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for folder in std::fs::read_dir(dir.join("packs")).unwrap() {
         found.extend(std::fs::read_dir(folder.unwrap().path()).unwrap().map(|file| file.unwrap().path()));
@@ -56,7 +56,7 @@ fn packs(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn flip(path: &Path, at: impl Fn(usize) -> usize) {
+pub(super) fn flip(path: &Path, at: impl Fn(usize) -> usize) {
     let mut bytes = std::fs::read(path).unwrap();
     let at = at(bytes.len());
     bytes[at] ^= 0x20;
@@ -64,7 +64,7 @@ fn flip(path: &Path, at: impl Fn(usize) -> usize) {
 }
 
 /// All rows below a prefix.
-async fn rows(meta: &Arc<dyn Meta>, start: &str, end: &str) -> Vec<(Bytes, Bytes)> {
+pub(super) async fn rows(meta: &Arc<dyn Meta>, start: &str, end: &str) -> Vec<(Bytes, Bytes)> {
     meta.scan(start.as_bytes(), end.as_bytes(), 100_000).await.unwrap()
 }
 
@@ -77,11 +77,11 @@ async fn delete_rows(meta: &Arc<dyn Meta>, start: &str, end: &str) -> usize {
     found.len()
 }
 
-async fn scrub_all(store: &Store, repair: bool) -> ScrubReport {
+pub(super) async fn scrub_all(store: &Store, repair: bool) -> ScrubReport {
     store.scrub(ScrubOptions { older_than: Duration::ZERO, rate: 0, repair }).await.unwrap()
 }
 
-async fn errors(store: &Store, data: bool) -> Vec<String> {
+pub(super) async fn errors(store: &Store, data: bool) -> Vec<String> {
     let report = store.fsck(FsckOptions { data }).await.unwrap();
     report.errors.into_iter().map(|error| format!("{:?} {:?} {}", error.chunk, error.object, error.what)).collect()
 }

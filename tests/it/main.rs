@@ -10,6 +10,7 @@ mod agent;
 mod api;
 mod bmc;
 mod care;
+mod damage;
 mod decoders;
 mod fixtures;
 mod full;

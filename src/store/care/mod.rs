@@ -11,6 +11,7 @@ mod report;
 mod scrub;
 mod verify;
 
+pub(super) use damage::unreadable_packs;
 pub(super) use index::Sweep;
 pub(super) use pace::Pace;
 pub use rebuild::{RebuildOptions, RebuildReport};

@@ -184,7 +184,7 @@ impl Inner {
         let (directory, bytes) = match self.read_tail(pack, size).await {
             Ok(directory) => (directory, size),
             Err(StoreError::CorruptRow(_)) => {
-                let directory = from_groups(self, pack, size).await?;
+                let directory = from_groups(self, pack, size, 0).await?;
                 if directory.entries.is_empty() {
                     return Ok(false);
                 }

@@ -7,10 +7,12 @@ use std::ops::Range;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::Pace;
 use super::rebuild::agrees;
+use super::verify::verify;
 use crate::format::damage::{DamageRow, WHOLE};
 use crate::format::manifest::{self, Location, Term};
-use crate::format::pack::{Directory, Group};
+use crate::format::pack::{Directory, Group, MAGIC};
 use crate::format::row::{self, PackRow, PackState, key};
 use crate::meta::{MetaError, Transaction};
 use crate::model::{Digest, PackId};
@@ -64,6 +66,8 @@ impl Store {
                 Err(error) => report.failures.push(format!("pack {}: {}", at.pack, chain(&error))),
             }
         }
+        // What a directory that was made again has shown is among it now.
+        let damage = if report.directories > 0 { inner.all_damage().await? } else { damage };
         let copies = inner.find_copies(&damage).await?;
         report.copies = copies.len() as u64;
         if !copies.is_empty() {
@@ -90,7 +94,9 @@ impl Inner {
             let indexed = self.meta.get(&key::chunk(&digest)).await?;
             let at = indexed.and_then(|bytes| row::decode_location(&bytes).ok());
             match at.filter(|at| !bad.contains(&(at.pack, at.chunk))) {
-                Some(at) if self.is_good(at, &digest).await => copies.extend(places.iter().map(|place| (*place, at))),
+                Some(at) if self.is_usable(at.pack).await? && self.is_good(at, &digest).await => {
+                    copies.extend(places.iter().map(|place| (*place, at)));
+                }
                 _ => drop(unknown.insert(digest, places)),
             }
         }
@@ -132,6 +138,11 @@ impl Inner {
             }
         }
         Ok(())
+    }
+
+    /// Whether the pack may be relied on until the repair ends: one that was condemned comes back, unless it is going.
+    async fn is_usable(&self, pack: PackId) -> Result<bool, StoreError> {
+        Ok(self.standing.usable(BTreeSet::from([pack])).await?.contains(&pack))
     }
 
     /// Whether the chunk can be read there, and is this one.
@@ -199,7 +210,12 @@ impl Inner {
         let needed: BTreeSet<PackId> = repaired.iter().map(|term| term.pack).collect();
         let body = self.lay_down(Content::Terms(repaired)).await?;
         let swapped = self.swap(root, root.moved_to(body.clone()), &needed).await;
-        self.drop_manifest(if matches!(swapped, Ok(true)) { root.body() } else { &body }).await;
+        match &swapped {
+            Ok(true) => self.drop_manifest(root.body()).await,
+            Ok(false) => self.drop_manifest(&body).await,
+            // It may have happened: then the row names the new manifest.
+            Err(error) => self.give_up_manifest(&body, error).await,
+        }
         swapped
     }
 
@@ -223,7 +239,7 @@ impl Inner {
     }
 
     /// Makes a damaged directory again, where the pack's groups still say what its row says.
-    async fn repair_directory(&self, pack: PackId) -> Result<bool, StoreError> {
+    pub(super) async fn repair_directory(&self, pack: PackId) -> Result<bool, StoreError> {
         let Some(bytes) = self.meta.get(&key::pack(pack)).await? else { return Ok(false) };
         let row = PackRow::decode(&bytes)?;
         if !matches!(row.state, PackState::Sealed | PackState::Condemned) {
@@ -233,6 +249,9 @@ impl Inner {
             return Ok(false);
         }
         self.restore_directory(pack, &row).await?;
+        // Its chunks could not be looked at as long as nothing said where they are.
+        let verdict = verify(self, pack, &row, true, &mut Pace::new(None)).await?;
+        self.write_down(pack, &verdict, &[]).await?;
         self.index_pack(pack).await?;
         self.forgive(&[Location { pack, chunk: WHOLE }]).await?;
         Ok(true)
@@ -240,7 +259,7 @@ impl Inner {
 
     /// Writes a directory out of the pack's groups over a damaged one.
     pub(super) async fn restore_directory(&self, pack: PackId, row: &PackRow) -> Result<Directory, StoreError> {
-        let directory = from_groups(self, pack, row.directory_offset).await?;
+        let directory = from_groups(self, pack, row.directory_offset, row.directory_offset).await?;
         if !agrees(&directory, row) {
             let what = "its directory is damaged, and its groups do not say what the list of packs says".to_owned();
             return Err(StoreError::Corrupt { pack, chunk: 0, what });
@@ -250,11 +269,15 @@ impl Inner {
         Ok(directory)
     }
 
-    /// Writes group heads again, out of the directory.
+    /// Writes group heads, and the first bytes, again, out of the directory.
     pub(super) async fn repair_heads(&self, directory: &Directory, heads: Vec<Range<u64>>) -> Result<(), StoreError> {
         let pack = directory.pack;
         let mut writes = Vec::with_capacity(heads.len());
         for gap in heads {
+            if gap.start == 0 {
+                writes.push((0, MAGIC.to_vec()));
+                continue;
+            }
             let Some(first) = directory.entries.iter().position(|entry| entry.offset == gap.end) else { continue };
             // A head is as long as its group has chunks.
             let len = (gap.end - gap.start) as usize;
@@ -275,10 +298,10 @@ impl Inner {
     }
 }
 
-/// A pack's directory, out of the groups in its first `len` bytes.
-pub(super) async fn from_groups(inner: &Inner, pack: PackId, len: u64) -> Result<Directory, StoreError> {
+/// A pack's directory, out of the groups in its first `len` bytes, of which `durable` are known to have been durable.
+pub(super) async fn from_groups(inner: &Inner, pack: PackId, len: u64, durable: u64) -> Result<Directory, StoreError> {
     let bytes = inner.packs.read(pack, 0, len).await?;
-    let entries = blocking(move || read_groups(pack, &bytes)).await.map_err(StoreError::step)??;
+    let entries = blocking(move || read_groups(pack, &bytes, durable)).await.map_err(StoreError::step)??;
     Ok(Directory { pack, entries })
 }
 

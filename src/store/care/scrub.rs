@@ -12,9 +12,9 @@ use super::Pace;
 use super::repair::RepairReport;
 use super::report::DamageInfo;
 use super::verify::{Verdict, verify};
-use crate::format::damage::WHOLE;
+use crate::format::damage::DamageRow;
 use crate::format::manifest::Location;
-use crate::format::row::{self, PackRow, PackState, key};
+use crate::format::row::{PackRow, PackState, key};
 use crate::meta::{MetaError, Transaction};
 use crate::model::PackId;
 use crate::store::error::StoreError;
@@ -80,7 +80,9 @@ impl Store {
         }
         inner.forget_gone().await?;
         if options.repair {
+            let directories = report.repair.directories;
             report.repair = self.repair().await?;
+            report.repair.directories += directories;
         }
         report.damage = inner.damage().await?;
         report.seconds = started.elapsed().as_secs_f64();
@@ -128,7 +130,12 @@ impl Inner {
         report: &mut ScrubReport,
     ) -> Result<(), StoreError> {
         let Some(row) = self.whole_pack(pack).await? else { return Ok(()) };
-        let verdict = verify(self, pack, &row, true, pace).await?;
+        // Damage that somebody meets while the pack is read is not forgiven for what was read before.
+        let known = self.damage_of(pack).await?;
+        let mut verdict = verify(self, pack, &row, true, pace).await?;
+        if repair && verdict.directory.is_none() && self.restored(pack, report).await? {
+            verdict = verify(self, pack, &row, true, pace).await?;
+        }
         // It may have gone while it was read: then nothing that was found counts.
         if self.whole_pack(pack).await?.is_none() {
             return Ok(());
@@ -137,23 +144,49 @@ impl Inner {
         report.chunks += verdict.chunks;
         report.damaged_chunks += verdict.bad.len() as u64;
         report.heads += verdict.heads.len() as u64;
-        self.write_down(pack, &verdict).await?;
+        self.write_down(pack, &verdict, &known).await?;
         if let (true, Some(directory)) = (repair && !verdict.heads.is_empty(), &verdict.directory) {
             tracing::warn!(%pack, heads = verdict.heads.len(), "heads of groups are damaged and written again");
-            self.repair_heads(directory, verdict.heads).await?;
+            match self.repair_heads(directory, verdict.heads).await {
+                // It has gone meanwhile.
+                Err(StoreError::NoSuchPack(_)) if self.whole_pack(pack).await?.is_none() => return Ok(()),
+                other => other?,
+            }
         }
-        self.note_verified(pack).await
+        // A pack that does not say what it holds was not looked at.
+        if verdict.directory.is_some() { self.note_verified(pack).await } else { Ok(()) }
+    }
+
+    /// Makes a damaged directory again, so that the pack can be read; whether it could.
+    async fn restored(&self, pack: PackId, report: &mut ScrubReport) -> Result<bool, StoreError> {
+        match self.repair_directory(pack).await {
+            Ok(done) => {
+                report.repair.directories += u64::from(done);
+                Ok(done)
+            }
+            Err(error @ (StoreError::Closed | StoreError::DiskFull | StoreError::Meta(_))) => Err(error),
+            // The repair tries it again, and tells.
+            Err(error) => {
+                tracing::debug!(%pack, %error, "a damaged directory could not be made again");
+                Ok(false)
+            }
+        }
     }
 
     /// The row of a pack that is whole and not going.
-    async fn whole_pack(&self, pack: PackId) -> Result<Option<PackRow>, StoreError> {
+    pub(in crate::store) async fn whole_pack(&self, pack: PackId) -> Result<Option<PackRow>, StoreError> {
         let Some(bytes) = self.meta.get(&key::pack(pack)).await? else { return Ok(None) };
         let row = PackRow::decode(&bytes)?;
         Ok(matches!(row.state, PackState::Sealed | PackState::Condemned).then_some(row))
     }
 
-    /// Writes down what is damaged, and forgets what reads well again.
-    async fn write_down(&self, pack: PackId, verdict: &Verdict) -> Result<(), StoreError> {
+    /// Writes down what is damaged, and forgets what of the damage that was `known` reads well again.
+    pub(super) async fn write_down(
+        &self,
+        pack: PackId,
+        verdict: &Verdict,
+        known: &[(Location, DamageRow)],
+    ) -> Result<(), StoreError> {
         for what in &verdict.whole {
             match verdict.directory {
                 None => self.distrust_pack(pack, what).await,
@@ -166,18 +199,9 @@ impl Inner {
         }
         let Some(directory) = &verdict.directory else { return Ok(()) };
         let bad: BTreeSet<u32> = verdict.bad.iter().map(|bad| bad.chunk).collect();
-        let known = self.damage_of(pack).await?;
-        let well: Vec<Location> = known.iter().map(|(at, _)| *at).filter(|at| !bad.contains(&at.chunk)).collect();
-        self.forgive(&well).await?;
-        for at in well.into_iter().filter(|at| at.chunk != WHOLE) {
-            let Some(entry) = directory.entries.get(at.chunk as usize) else { continue };
-            let key = key::chunk(&entry.digest);
-            let tx = Transaction::new().expect(key.clone(), None).put(key, row::encode_location(at));
-            match self.meta.commit(tx).await {
-                // It was stored again meanwhile.
-                Ok(()) | Err(MetaError::Conflict) => {}
-                Err(error) => return Err(error.into()),
-            }
+        for (at, row) in known.iter().filter(|(at, _)| !bad.contains(&at.chunk)) {
+            let digest = directory.entries.get(at.chunk as usize).map(|entry| entry.digest);
+            self.forgive_one(*at, row, digest).await?;
         }
         Ok(())
     }
@@ -188,6 +212,10 @@ impl Inner {
         loop {
             let Some(found) = self.meta.get(&key).await? else { return Ok(()) };
             let row = PackRow { verified: clock::now(), ..PackRow::decode(&found)? };
+            // The collector expects its row as it is.
+            if row.state == PackState::Deleting {
+                return Ok(());
+            }
             match self
                 .meta
                 .commit(Transaction::new().expect(key.clone(), Some(found)).put(key.clone(), row.encode()))

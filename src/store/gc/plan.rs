@@ -31,6 +31,9 @@ pub(super) struct PackFacts {
     pub(super) live_bytes: Option<u64>,
     /// Readers outside of the store may know the pack by its id, so that its chunks must stay where they are.
     pub(super) pinned: bool,
+    /// A chunk of it that is in use, or the whole of it, is known to be damaged: until it is repaired the pack stays, lest what else
+    /// is in it is moved again by every round, for nothing.
+    pub(super) damaged: bool,
 }
 
 /// What was seen of the store.
@@ -114,12 +117,17 @@ fn is_settled(row: &PackRow, facts: &Facts) -> bool {
     row.state == PackState::Sealed && last < facts.epoch && last < facts.oldest
 }
 
+/// Whether what is in use of it may move to another pack.
+fn may_move(pack: &PackFacts, facts: &Facts) -> bool {
+    !pack.pinned && !pack.damaged && is_settled(&pack.row, facts)
+}
+
 /// Whether the stored bytes of its chunks in use must be known.
 #[must_use]
 pub(super) fn is_to_be_measured(pack: &PackFacts, facts: &Facts) -> bool {
     let partly = pack.marked > 0
         && u64::from(pack.marked) * u64::from(MEASURED.1) < u64::from(pack.row.chunks) * u64::from(MEASURED.0);
-    partly && !pack.pinned && is_settled(&pack.row, facts)
+    partly && may_move(pack, facts)
 }
 
 fn planned(pack: &PackFacts) -> PlannedPack {
@@ -176,7 +184,7 @@ pub(super) fn plan(facts: &Facts) -> GcPlan {
 
 /// The packs that are worth moving: mostly dead ones first, then small ones, as many as the round may move.
 fn repack(facts: &Facts) -> Vec<PlannedPack> {
-    let movable = facts.packs.iter().filter(|pack| pack.marked > 0 && !pack.pinned && is_settled(&pack.row, facts));
+    let movable = facts.packs.iter().filter(|pack| pack.marked > 0 && may_move(pack, facts));
     let (mut dead, mut small) = (Vec::new(), Vec::new());
     for pack in movable {
         if pack.live_bytes.is_some_and(|live| live.saturating_mul(MOSTLY_DEAD) < pack.row.bytes) {
@@ -238,7 +246,7 @@ mod tests {
             condemned_epoch: 0,
             verified: Timestamp(0),
         };
-        PackFacts { pack: PackId([id; 16]), row, marked: 1000, live_bytes: None, pinned: false }
+        PackFacts { pack: PackId([id; 16]), row, marked: 1000, live_bytes: None, pinned: false, damaged: false }
     }
 
     fn facts(packs: Vec<PackFacts>) -> Facts {
@@ -312,6 +320,9 @@ mod tests {
         all.oldest = 3;
         assert_eq!(ids(&plan(&all).repack), [0; 0]);
         all.oldest = 10;
+        all.packs[1].damaged = true;
+        all.packs[3].damaged = true;
+        assert_eq!(ids(&plan(&all).repack), [3, 1]);
         all.packs.iter_mut().for_each(|pack| pack.pinned = true);
         assert_eq!(ids(&plan(&all).repack), [0; 0]);
     }

@@ -73,7 +73,15 @@ impl<'a> Mover<'a> {
 
     async fn append_one(&mut self, pack: PackId, live: &[u32], pace: &mut Pace) -> Result<u64, StoreError> {
         let row = self.inner.meta.get(&key::pack(pack)).await?.ok_or(StoreError::NoSuchPack(pack))?;
-        let directory = self.inner.read_directory(pack, &PackRow::decode(&row)?).await?;
+        let directory = match self.inner.read_directory(pack, &PackRow::decode(&row)?).await {
+            Ok(directory) => directory,
+            Err(error) => {
+                if let StoreError::CorruptRow(_) | StoreError::NoSuchPack(_) = error {
+                    self.inner.met_unreadable(pack, &error.to_string()).await;
+                }
+                return Err(error);
+            }
+        };
         let entry = |chunk: u32| directory.entries.get(chunk as usize).copied();
         let wanted: Vec<(u32, Entry)> = live.iter().filter_map(|chunk| Some((*chunk, entry(*chunk)?))).collect();
         let (mut at, mut bytes) = (0, 0);
@@ -100,8 +108,7 @@ impl<'a> Mover<'a> {
                 let at = (entry.offset - start) as usize;
                 let end = at + entry.stored_len as usize;
                 let bytes = if end <= stored.len() { stored.slice(at..end) } else { Bytes::new() };
-                let corrupt = |what: &str| StoreError::Corrupt { pack, chunk: *chunk, what: what.to_owned() };
-                raw.push(verified(&mut decoder, entry, &bytes).map_err(corrupt)?);
+                raw.push(verified(&mut decoder, entry, &bytes).map_err(|what| (*chunk, entry.digest, what))?);
             }
             let mut named = chunks.iter().map(|(_, entry)| (entry.digest, entry.raw_len));
             let frames: Vec<NewFrame> = Encoder::new()
@@ -112,9 +119,15 @@ impl<'a> Mover<'a> {
                     NewFrame { codec: frame.codec, stored: frame.stored, chunks, again: false }
                 })
                 .collect();
-            Ok::<_, StoreError>(frames)
+            Ok::<_, (u32, Digest, &'static str)>(frames)
         };
-        let frames = blocking(work).await.map_err(StoreError::step)??;
+        let frames = match blocking(work).await.map_err(StoreError::step)? {
+            Ok(frames) => frames,
+            Err((chunk, digest, what)) => {
+                self.inner.distrust(&digest, Location { pack, chunk }, what, true).await;
+                return Err(StoreError::Corrupt { pack, chunk, what: what.to_owned() });
+            }
+        };
         let bytes = frames.iter().map(|frame| frame.stored.len() as u64).sum();
         let placed = self.inner.packer.append(frames, Need::Upkeep).await?;
         let moved = self.moved.entry(pack).or_default();

@@ -8,6 +8,7 @@ use super::pace::Pace;
 use super::plan::{self, Facts, PackFacts};
 use super::roots::{Root, Roots, each_term, unreadable};
 use super::{Memory, REPACK_BYTES};
+use crate::format::damage::WHOLE;
 use crate::format::field::Damaged;
 use crate::format::row::{PackRow, PackState, key};
 use crate::meta::prefix_end;
@@ -74,9 +75,18 @@ pub(super) async fn survey(
         small: inner.packs.pack_bytes / plan::SMALL_PART,
         repack_bytes: REPACK_BYTES,
     };
+    let mut damage: BTreeMap<PackId, Vec<u32>> = BTreeMap::new();
+    for (at, _) in inner.all_damage().await? {
+        damage.entry(at.pack).or_default().push(at.chunk);
+    }
     for (number, (pack, row)) in packs.into_iter().enumerate() {
         let (marked, pinned) = (marks.count(number), marks.is_pinned(number));
-        let mut fact = PackFacts { pack, row, marked, live_bytes: None, pinned };
+        let damaged = marked > 0
+            && damage.get(&pack).is_some_and(|chunks| {
+                let live = marks.live(pack);
+                chunks.iter().any(|chunk| *chunk == WHOLE || live.binary_search(chunk).is_ok())
+            });
+        let mut fact = PackFacts { pack, row, marked, live_bytes: None, pinned, damaged };
         if plan::is_to_be_measured(&fact, &facts) {
             fact.live_bytes = measure(inner, &fact, &marks).await?;
             pace.rest().await;

@@ -12,7 +12,7 @@ use super::body::{Flaw, body};
 use super::history::{Call, CallId, Condition, End};
 use super::model::{Place, Violation, etag, id_of, request};
 use super::random::Random;
-use super::scene::{Failed, Scene};
+use super::scene::{Failed, Scene, chain};
 
 /// One client in one life of the machine.
 pub(super) struct Client {
@@ -126,6 +126,7 @@ impl Client {
             content.len()
         ));
         let call = self.model.begin(&place, Call::Write(vec![version.clone()], condition));
+        let distrusted = self.distrusted();
         let body = body(&content, flaw, &mut self.random);
         let store = self.store.clone();
         let Some(outcome) = self.patient(store.put(&place.0, &place.1, body, wanted)).await else { return Ok(()) };
@@ -135,7 +136,14 @@ impl Client {
                 self.count("flawed body refused");
                 self.model.nothing_happened(&place, call)
             }
-            (outcome, _) => self.wrote(&place, call, outcome),
+            (Err(error), _) if self.is_refused_for_damage(&error) => {
+                Err(format!("{}/{}: it is not stored, because others are damaged: {}", place.0, place.1, chain(&error)))
+            }
+            (outcome, _) => {
+                let is_stored = outcome.is_ok();
+                self.wrote(&place, call, outcome)?;
+                if is_stored { self.check_trust(&place, write, &distrusted) } else { Ok(()) }
+            }
         }
     }
 
@@ -224,24 +232,24 @@ impl Client {
         let content = self.model.find(&id)?.content;
         let range = range.unwrap_or(ByteRange { start: 0, end: content.len() as u64 });
         let slow = self.random.chance(100);
-        self.compare(&place, stream, &content[range.start as usize..range.end as usize], slow).await
+        self.compare(&place, stream, &content[range.start as usize..range.end as usize], slow).await.map(drop)
     }
 
-    /// The stream must give these bytes, or an error that is explained.
+    /// The stream must give these bytes, or an error that is explained. Whether it gave them.
     pub(super) async fn compare(
         &mut self,
         place: &Place,
         mut stream: ByteStream,
         wanted: &[u8],
         slow: bool,
-    ) -> Result<(), Violation> {
+    ) -> Result<bool, Violation> {
         let mut at = 0;
         loop {
-            let Some(piece) = self.patient(stream.next()).await else { return Ok(()) };
+            let Some(piece) = self.patient(stream.next()).await else { return Ok(false) };
             match piece {
                 None if at == wanted.len() => {
                     self.count("read");
-                    return Ok(());
+                    return Ok(true);
                 }
                 None => return Err(format!("{}/{}: it ends after {at} of {} bytes", place.0, place.1, wanted.len())),
                 Some(Ok(bytes)) if wanted[at..].starts_with(&bytes) => at += bytes.len(),
@@ -250,7 +258,7 @@ impl Client {
                     return Err(format!("{}/{}: {what}", place.0, place.1));
                 }
                 Some(Err(error)) => match error.downcast_ref::<StoreError>() {
-                    Some(error) => return self.judge(error).map(drop),
+                    Some(error) => return self.judge(error).map(|_| false),
                     None => {
                         return Err(format!(
                             "{}/{}: a stream's error is none of the store's: {error}",

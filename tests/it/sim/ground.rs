@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bedplate::format::manifest::Term;
-use bedplate::format::pack::{Directory, MAGIC};
-use bedplate::format::row::{Body, ObjectRow, PackRow, PackState, PartRow, decode_location, decode_terms};
+use bedplate::format::pack::Directory;
+use bedplate::format::row::{Body, ObjectRow, PackRow, PackState, PartRow, decode_location, decode_terms, key};
 use bedplate::model::PackId;
 
-use super::model::Violation;
+use super::decay::Decay;
+use super::model::{Place, Violation, WRITE};
 use super::rows::Rows;
 use super::volume::SimVolume;
 
@@ -22,7 +23,7 @@ pub(super) struct Pack {
     /// Absent while the pack is open.
     pub directory: Option<Directory>,
     /// Its chunks that a root names.
-    used: BTreeSet<u32>,
+    pub used: BTreeSet<u32>,
 }
 
 /// Rows and files.
@@ -39,7 +40,7 @@ pub(super) struct Ground {
 }
 
 /// All rows whose keys begin so, without that beginning.
-fn under<'a>(rows: &'a Rows, prefix: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+pub(super) fn under<'a>(rows: &'a Rows, prefix: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
     let begin = rows.range(prefix.to_vec()..).take_while(move |(key, _)| key.starts_with(prefix));
     begin.map(move |(key, value)| (&key[prefix.len()..], &value[..]))
 }
@@ -53,9 +54,26 @@ pub(super) fn path(pack: PackId) -> String {
     format!("{:02x}/{pack}.pack", pack.0[15])
 }
 
+/// The terms of an object; none where there is none, or it is not of this write.
+pub(super) fn terms_of(rows: &Rows, (bucket, object): &Place, write: Option<u64>) -> Option<Vec<Term>> {
+    let row = ObjectRow::decode(rows.get(&key::object(bucket, object))?).ok()?;
+    if write.is_some_and(|write| row.described.headers.get(WRITE) != Some(&write.to_string())) {
+        return None;
+    }
+    match row.body {
+        Body::Inline(_) => None,
+        Body::Terms(terms) => Some(terms),
+        Body::Rows(manifest) => {
+            let prefix = [&b"m/"[..], &manifest].concat();
+            let parts = under(rows, &prefix).map(|(_, value)| decode_terms(value).map(|(terms, _)| terms));
+            Some(parts.collect::<Result<Vec<_>, _>>().ok()?.concat())
+        }
+    }
+}
+
 impl Ground {
     /// Looks at everything; what cannot be read or does not lead anywhere is a violation.
-    pub(super) fn survey(rows: &Rows, volume: &SimVolume) -> Result<Self, Violation> {
+    pub(super) fn survey(rows: &Rows, volume: &SimVolume, decay: &Decay) -> Result<Self, Violation> {
         let mut ground = Self {
             packs: BTreeMap::new(),
             files: BTreeSet::new(),
@@ -72,7 +90,7 @@ impl Ground {
         for (key, value) in under(rows, b"p/") {
             let pack = PackId(id(key)?);
             let row = PackRow::decode(value).map_err(|error| format!("pack {pack}: {error}"))?;
-            let directory = directory(pack, &row, volume).map_err(|what| format!("pack {pack}: {what}"))?;
+            let directory = directory(pack, &row, volume, decay).map_err(|what| format!("pack {pack}: {what}"))?;
             ground.packs.insert(pack, Pack { row, directory, used: BTreeSet::new() });
         }
         ground.index(rows)?;
@@ -198,21 +216,10 @@ impl Ground {
             None => Ok(()),
         }
     }
-
-    /// Packs whose chunks will not change any more: a bit of one of them may turn. Each with the ranges of bytes that matter.
-    pub(super) fn rottable(&self) -> Vec<(PackId, Vec<std::ops::Range<u64>>)> {
-        let sealed = self.packs.iter().filter(|(_, pack)| pack.row.state == PackState::Sealed);
-        let ranges = sealed.filter_map(|(id, pack)| {
-            let frames = pack.directory.as_ref()?.entries.iter().map(|entry| entry.offset..entry.end());
-            let ends = [0..MAGIC.len() as u64, pack.row.directory_offset..pack.row.bytes];
-            Some((*id, frames.chain(ends).filter(|range| !range.is_empty()).collect()))
-        });
-        ranges.collect()
-    }
 }
 
 /// The directory of a pack that is not open; none of one that is, or whose file is being removed.
-fn directory(pack: PackId, row: &PackRow, volume: &SimVolume) -> Result<Option<Directory>, Violation> {
+fn directory(pack: PackId, row: &PackRow, volume: &SimVolume, decay: &Decay) -> Result<Option<Directory>, Violation> {
     if row.state == PackState::Open {
         return Ok(None);
     }
@@ -222,7 +229,10 @@ fn directory(pack: PackId, row: &PackRow, volume: &SimVolume) -> Result<Option<D
     if bytes.len() as u64 != row.bytes {
         return Err(format!("its file has {} bytes and its row says {}", bytes.len(), row.bytes));
     }
-    let directory = Directory::decode(&bytes[row.directory_offset as usize..]).map_err(|error| error.to_string())?;
+    let directory = match decay.directory(pack) {
+        Some(directory) => directory.clone(),
+        None => Directory::decode(&bytes[row.directory_offset as usize..]).map_err(|error| error.to_string())?,
+    };
     if directory.pack != pack || directory.entries.len() != row.chunks as usize {
         return Err("its directory is not the one that its row is about".to_owned());
     }

@@ -49,6 +49,9 @@ impl Client {
             }
             Some(Err(error)) => return self.judge(&error).map(drop),
         };
+        if report.rounds == ROUNDS && self.setup.promise() != Promise::Named {
+            return Err(format!("a collection finds no end: {:?}", report.done));
+        }
         let done = &report.done;
         for (what, count) in [
             ("gc condemned", done.condemned),
@@ -63,13 +66,14 @@ impl Client {
         ] {
             self.add(what, count);
         }
-        if done.rescued > 0 && self.setup.promise() == Promise::Whole {
+        if done.rescued > 0 && self.setup.promise() != Promise::Named {
             return Err(format!("{} packs were condemned and in use", done.rescued));
         }
         let faults = &self.setup.faults;
         let may_fail = faults.meta_errors + faults.volume_errors + faults.full > 0;
-        match done.failures.first() {
-            Some(failure) if !may_fail && self.setup.promise() == Promise::Whole => {
+        let decay = self.decay.borrow();
+        match done.failures.iter().find(|failure| !decay.is_named_by(failure)) {
+            Some(failure) if !may_fail && self.setup.promise() != Promise::Named => {
                 Err(format!("nothing explains what the collection could not do: {failure}"))
             }
             _ => Ok(()),

@@ -5,18 +5,22 @@ mod audit;
 mod body;
 mod client;
 mod content;
+mod decay;
 mod ears;
 mod ground;
 mod history;
 mod keeper;
 mod model;
+mod pass;
 mod random;
 mod rows;
 mod run;
 mod scene;
 mod setup;
+mod trust;
 mod upload;
 mod volume;
+mod warden;
 mod world;
 
 use std::sync::Mutex;
@@ -133,6 +137,18 @@ fn a_skipped_resurrection_is_found() {
 #[test]
 fn an_early_acknowledgement_is_found() {
     is_found(Fault::AcknowledgeEarly);
+}
+
+/// A store that finds damaged bytes again for whoever puts them has not stored what it acknowledges.
+#[test]
+fn reliance_on_damage_is_found() {
+    is_found(Fault::RelyOnDamage);
+}
+
+/// A scrub that compares nothing tells nothing.
+#[test]
+fn a_skipped_comparison_is_found() {
+    is_found(Fault::SkipCompare);
 }
 
 /// The same seed does the same, to the last operation.

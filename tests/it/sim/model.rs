@@ -12,7 +12,7 @@ use md5::{Digest as _, Md5};
 use super::history::{Call, CallId, Condition, End, History, Impossible, Version, VersionId};
 
 /// The header that names the write which an object came from.
-const WRITE: &str = "x-amz-meta-write";
+pub(super) const WRITE: &str = "x-amz-meta-write";
 
 /// A bucket and a key in it.
 pub(super) type Place = (BucketName, ObjectKey);

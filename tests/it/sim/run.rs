@@ -5,23 +5,20 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bedplate::format::row::{PackRow, PackState, key};
 use bedplate::store::{Fault, PackHome, Store, StoreError};
 use bedplate::sys::double;
 use bedplate::sys::worker::Workers;
 
 use super::client::Client;
 use super::ears;
-use super::ground::{self, Ground};
 use super::model::Violation;
 use super::random::Random;
-use super::rows::{Rows, SimMeta};
+use super::rows::SimMeta;
 use super::scene::{Counts, Scene, chain};
 use super::setup::{Promise, Setup};
-use super::volume::SimVolume;
 use super::world::{Faults, World};
 
 /// A life that takes longer than this is stuck.
@@ -64,8 +61,6 @@ enum Ended {
 struct Simulation {
     scene: Scene,
     world: World,
-    volume: SimVolume,
-    rows: Arc<Mutex<Rows>>,
     random: Random,
     /// A deliberate bug of the store.
     bug: Option<Fault>,
@@ -77,14 +72,8 @@ pub(super) fn run(setup: Setup, bug: Option<Fault>) -> Result<Outcome, Failure> 
     let world = World::new(seed, Faults::default());
     let _placed = double::place(Rc::new(world.clone()));
     let _ears = ears::listen(&world);
-    let mut simulation = Simulation {
-        scene: Scene::new(setup, &world),
-        volume: SimVolume::new(&world),
-        rows: Arc::default(),
-        random: Random::new(seed, 6),
-        world: world.clone(),
-        bug,
-    };
+    let mut simulation =
+        Simulation { scene: Scene::new(setup, &world), random: Random::new(seed, 6), world: world.clone(), bug };
     let ended = std::panic::catch_unwind(AssertUnwindSafe(|| simulation.lives()));
     let ended = ended.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -131,7 +120,7 @@ impl Simulation {
             match ended? {
                 Ended::Cut if self.random.chance(600) => {
                     self.scene.count("power cut");
-                    self.volume.recover(&mut self.random);
+                    self.scene.volume.recover(&mut self.random);
                 }
                 // The process was killed: what it wrote is in the page cache still.
                 Ended::Cut => self.scene.count("killed"),
@@ -139,7 +128,7 @@ impl Simulation {
             }
             self.scene.model.settle();
             self.scene.contents.borrow_mut().power_was_cut();
-            if setup.rots && !is_last && self.random.chance(500) {
+            if setup.rot_pause > 0 && !is_last && self.random.chance(500) {
                 self.rot();
             }
         }
@@ -156,10 +145,14 @@ impl Simulation {
         let clients = (1..=self.scene.setup.clients).map(|number| self.client(number, &store).run());
         let clients: Vec<_> = clients.collect();
         let keeper = self.client(0, &store).keep();
+        let warden = self.client(100, &store).watch();
+        let rot = self.client(101, &store).rot();
         tokio::select! {
             biased;
             ended = futures_util::future::try_join_all(clients) => drop(ended?),
             ended = keeper => ended?,
+            ended = warden => ended?,
+            () = rot => {}
         }
         if is_last {
             self.last_things(&store).await?;
@@ -181,46 +174,41 @@ impl Simulation {
         let mut keeper = self.client(0, store);
         keeper.scene = keeper.scene.calm();
         keeper.tidy().await?;
-        let is_whole = self.scene.setup.promise() == Promise::Whole;
+        let promise = self.scene.setup.promise();
         let mut orphans = BTreeSet::new();
-        if is_whole {
-            let ground = self.survey()?;
-            ground.is_tidy(self.scene.setup.pack_bytes)?;
+        if promise == Promise::Damaged {
+            keeper.heal().await?;
+        }
+        if promise != Promise::Named {
+            let ground = self.scene.survey()?;
+            if promise == Promise::Whole {
+                ground.is_tidy(self.scene.setup.pack_bytes)?;
+            }
             orphans = ground.orphans();
         }
         self.audit(store).await?;
         if self.random.chance(500) {
             keeper.clear().await?;
             keeper.tidy().await?;
-            if is_whole {
-                let left = self.survey()?;
+            if promise != Promise::Named {
+                let left = self.scene.survey()?;
                 left.is_tidy(self.scene.setup.pack_bytes)?;
                 if !left.packs.is_empty() || !left.orphans().is_subset(&orphans) {
-                    return Err(format!("an empty store keeps {:?}", self.volume.files()));
+                    return Err(format!("an empty store keeps {:?}", self.scene.volume.files()));
                 }
+                keeper.forgets().await?;
             }
         }
         Ok(())
     }
 
-    fn survey(&self) -> Result<Ground, Violation> {
-        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        Ground::survey(&rows, &self.volume)
-    }
-
-    /// A bit turns in some pack that is sealed.
+    /// A bit turns in some pack.
     fn rot(&mut self) {
-        let packs = self.survey().map_or(Vec::new(), |ground| ground.rottable());
-        if packs.is_empty() {
-            return;
+        let turned = self.scene.decay.borrow_mut().turn(&self.scene.rows(), &self.scene.volume, &mut self.random);
+        if let Some(what) = turned {
+            self.world.note(what);
+            self.scene.count("bits turned");
         }
-        let (pack, ranges) = self.random.pick(&packs);
-        let range = self.random.pick(ranges);
-        let at = range.start + self.random.below(range.end - range.start);
-        self.world.note(format!("a bit of pack {pack} turns at {at}"));
-        self.volume.rot(&ground::path(*pack), at, self.random.below(8));
-        self.scene.rotten.borrow_mut().insert(*pack);
-        self.scene.count("bits turned");
     }
 
     fn client(&mut self, number: u64, store: &Store) -> Client {
@@ -233,18 +221,8 @@ impl Simulation {
         self.world.set_faults(Faults::default());
         let mut auditor = self.client(0, store);
         auditor.scene = auditor.scene.calm();
-        let damaged = auditor.audit().await?;
-        if self.scene.setup.promise() == Promise::Whole {
-            self.survey()?;
-        }
-        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        for pack in self.scene.rotten.borrow().difference(&damaged) {
-            let row = rows.get(&key::pack(*pack)).and_then(|row| PackRow::decode(row).ok());
-            if row.is_some_and(|row| row.state != PackState::Deleting) {
-                return Err(format!("fsck does not find that pack {pack} is damaged"));
-            }
-        }
-        Ok(())
+        auditor.audit().await?;
+        if self.scene.setup.promise() == Promise::Named { Ok(()) } else { self.scene.survey().map(drop) }
     }
 
     /// Opens the store, while things go wrong; it must open as soon as they do not.
@@ -262,12 +240,13 @@ impl Simulation {
     }
 
     async fn try_start(&self, workers: &Workers) -> Result<Store, StoreError> {
-        let meta = Arc::new(SimMeta::open(&self.world, &self.rows));
+        let meta = Arc::new(SimMeta::open(&self.world, &self.scene.rows));
         let mut faults = bedplate::store::Faults::default();
         if let Some(bug) = self.bug {
             faults = faults.with(bug);
         }
-        let packs = PackHome::on(Arc::new(self.volume.clone())).with_pack_bytes(self.scene.setup.pack_bytes);
+        let packs = PackHome::on(Arc::new(self.scene.volume.clone())).with_pack_bytes(self.scene.setup.pack_bytes);
+        let packs = packs.with_ration(self.scene.setup.ration);
         let store = Store::open_with(meta, packs, workers, faults).await?;
         for bucket in self.scene.setup.buckets() {
             match store.create_bucket(&bucket, "root").await {

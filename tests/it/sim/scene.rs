@@ -1,16 +1,20 @@
 //! What everyone in a simulation has in common, and the judgement on errors: each must have a cause that the seed has.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bedplate::meta::MetaError;
-use bedplate::model::PackId;
 use bedplate::store::StoreError;
 
 use super::content::Contents;
+use super::decay::Decay;
+use super::ground::Ground;
 use super::model::{Model, Violation};
+use super::rows::Rows;
 use super::setup::{Promise, Setup};
+use super::volume::SimVolume;
 use super::world::World;
 
 /// How often things happened, by name: what a run covered.
@@ -32,8 +36,11 @@ pub(super) struct Scene {
     pub world: World,
     pub(super) model: Model,
     pub contents: Rc<RefCell<Contents>>,
-    /// Packs of which a bit has turned.
-    pub rotten: Rc<RefCell<BTreeSet<PackId>>>,
+    /// The disk: its files, and the rows.
+    pub volume: SimVolume,
+    pub rows: Arc<Mutex<Rows>>,
+    /// The bits that turned.
+    pub decay: Rc<RefCell<Decay>>,
     counts: Rc<RefCell<Counts>>,
 }
 
@@ -44,7 +51,9 @@ impl Scene {
             setup: Rc::new(setup),
             world: world.clone(),
             model: Model::default(),
-            rotten: Rc::default(),
+            volume: SimVolume::new(world),
+            rows: Arc::default(),
+            decay: Rc::default(),
             counts: Rc::default(),
         }
     }
@@ -52,6 +61,15 @@ impl Scene {
     /// The same, where nothing goes wrong and nobody is impatient.
     pub(super) fn calm(&self) -> Self {
         Self { setup: Rc::new(self.setup.calm()), ..self.clone() }
+    }
+
+    pub(super) fn rows(&self) -> MutexGuard<'_, Rows> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at everything that lies under the store.
+    pub(super) fn survey(&self) -> Result<Ground, Violation> {
+        Ground::survey(&self.rows(), &self.volume, &self.decay.borrow())
     }
 
     pub(super) fn count(&self, what: &'static str) {
@@ -75,11 +93,12 @@ impl Scene {
             StoreError::DiskFull => (faults.full > 0, Failed::Harmless),
             StoreError::Meta(MetaError::Engine { .. }) => (faults.meta_errors > 0, Failed::Unknown),
             StoreError::Io { .. } => (faults.volume_errors > 0 || faults.meta_errors > 0, Failed::Harmless),
-            StoreError::Corrupt { pack, .. } if self.setup.rots => {
-                (self.rotten.borrow().contains(pack), Failed::Harmless)
+            StoreError::Corrupt { pack, chunk, .. } if self.setup.promise() == Promise::Damaged => {
+                self.count("refused for damage");
+                (self.decay.borrow().explains(*pack, *chunk), Failed::Harmless)
             }
             StoreError::Corrupt { .. } | StoreError::CorruptRow(_) | StoreError::NoSuchPack(_) => {
-                (self.setup.promise() == Promise::Named && !self.setup.rots, Failed::Harmless)
+                (self.setup.promise() == Promise::Named, Failed::Harmless)
             }
             _ => (false, Failed::Harmless),
         };

@@ -2,6 +2,7 @@
 //! so that what it has occurs often and together.
 
 use bedplate::model::BucketName;
+use bedplate::store::Ration;
 
 use super::model::Place;
 use super::random::Random;
@@ -12,7 +13,10 @@ use super::world::Faults;
 pub(super) enum Promise {
     /// Everything that was acknowledged is there.
     Whole,
-    /// The disk lied or rotted: what cannot be read is an error that says where, and never other bytes.
+    /// Everything that was acknowledged is there; what a turned bit harms is an error that names its place, and never other
+    /// bytes, and is told by the scrub until it is repaired.
+    Damaged,
+    /// The disk lied: what cannot be read is an error that says where, and never other bytes.
     Named,
 }
 
@@ -29,15 +33,21 @@ pub(super) struct Setup {
     /// Operations until the power fails, at most.
     pub cut_within: u64,
     pub faults: Faults,
-    /// Bits turn in packs.
-    pub rots: bool,
+    /// Reads and writes of files fail, now or before.
+    pub disk_fails: bool,
+    /// Milliseconds between two bits that turn in packs, at most; 0 where none does.
+    pub rot_pause: u64,
     /// In thousandths: calls that the client gives up before they end, and bodies that do not hold what they promise.
     pub impatience: u64,
     pub flaws: u64,
     /// Milliseconds between two collections of garbage, at most; 0 where there are none.
     pub gc_pause: u64,
+    /// Milliseconds between two scrubs, at most; 0 where there are none.
+    pub scrub_pause: u64,
     /// A pack is full at this many bytes.
     pub pack_bytes: u64,
+    /// How far chunks are shared.
+    pub ration: Ration,
     /// How often each kind of call is made.
     pub habits: [u64; HABITS],
 }
@@ -70,6 +80,12 @@ impl Setup {
             *weight *= random.below(4);
         }
         habits[0] = habits[0].max(4);
+        // Of its own stream, so that what there was before stays as it was.
+        let mut care = Random::new(seed, 7);
+        let rots = rots || faults.lost_writes == 0 && care.chance(250);
+        let rot_pause = if rots { *care.pick(&[300, 3_000, 30_000]) } else { 0 };
+        let scrub_pause = *care.pick(&[0, 300, 3_000, 30_000]);
+        let ration = Ration { chunks_per_term: *care.pick(&[0, 4, 16]), spare_terms: *care.pick(&[0, 1, 128]) };
         Self {
             seed,
             places: places(&mut random),
@@ -77,12 +93,15 @@ impl Setup {
             turns: random.between(3, 25),
             lives: random.between(1, 4),
             cut_within: *random.pick(&[60, 300, 1000, 3000]),
+            disk_fails: faults.volume_errors > 0,
             faults,
-            rots,
+            rot_pause,
             impatience: random.below(2) * random.spread(150),
             flaws: random.below(2) * random.spread(150),
             gc_pause: *random.pick(&[0, 300, 3_000, 100_000]),
+            scrub_pause,
             pack_bytes: *random.pick(&[2 << 20, 3 << 20, 64 << 20]),
+            ration,
             habits,
         }
     }
@@ -94,7 +113,11 @@ impl Setup {
     }
 
     pub(super) fn promise(&self) -> Promise {
-        if self.rots || self.faults.lost_writes > 0 { Promise::Named } else { Promise::Whole }
+        match (self.faults.lost_writes, self.rot_pause) {
+            (0, 0) => Promise::Whole,
+            (0, _) => Promise::Damaged,
+            _ => Promise::Named,
+        }
     }
 
     /// The buckets that the places are in.

@@ -13,7 +13,7 @@ use super::body::body;
 use super::client::Client;
 use super::history::Call;
 use super::model::{Part, Upload, Violation, etag, request};
-use super::scene::Failed;
+use super::scene::{Failed, chain};
 
 impl Client {
     /// Works on an upload: an old one, or one that it begins.
@@ -99,6 +99,9 @@ impl Client {
                 vec![part]
             }
             Some(Ok(info)) => return Err(format!("{}/{}: {info:?} is not the part that was put", place.0, place.1)),
+            Some(Err(error)) if self.is_refused_for_damage(&error) => {
+                return Err(format!("a part is not stored, because others are damaged: {}", chain(&error)));
+            }
             Some(Err(error)) => match self.judge(&error)? {
                 Failed::Harmless => before,
                 Failed::Unknown => return Ok(self.leave(id)),
