@@ -4,10 +4,15 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+/// Threads at least that cut, encode, and wait for disks. More of them than that share the cores no better, and each has a stack.
+const BLOCKING_MIN: usize = 32;
+
 fn main() -> ExitCode {
     bedplate::sys::memory::keep_freed();
     let args = bedplate::cli::Args::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().max_blocking_threads(BLOCKING_MIN.max(4 * cores)).build();
     let exit = match runtime {
         Ok(runtime) => runtime.block_on(bedplate::cli::run(args)),
         Err(error) => {

@@ -141,7 +141,12 @@ impl Inner {
         if row.state == PackState::Open {
             return Err(corrupt("the pack was cut off while it was filled, and could not be sealed since".to_owned()));
         }
-        let what = match self.read_directory(pack, &row).await {
+        let mut read = self.read_directory(pack, &row).await;
+        if matches!(read, Err(StoreError::NoSuchPack(_) | StoreError::CorruptRow(_))) {
+            // As with a chunk: what is believed damaged was read twice.
+            read = self.read_directory(pack, &row).await;
+        }
+        let what = match read {
             Ok(directory) => {
                 let directory = Arc::new(directory);
                 self.directories.keep(&directory);

@@ -67,6 +67,8 @@ struct Inner {
     faults: Faults,
     /// Uploads under way.
     uploads: Arc<AtomicUsize>,
+    /// Memory that they are done with.
+    pool: ingest::Pool,
     /// What they are about to store.
     underway: ingest::Underway,
     /// This process, as it marks buckets that it is deleting.
@@ -111,6 +113,7 @@ impl Store {
             collector: gc::Collector::default(),
             faults,
             uploads: Arc::new(AtomicUsize::new(0)),
+            pool: ingest::Pool::default(),
             underway: ingest::Underway::default(),
             process: entropy::fresh_id(),
         };

@@ -4,15 +4,21 @@
 #[cfg(target_env = "gnu")]
 const KEPT: libc::c_int = 32 * 1024 * 1024;
 
-/// Keeps freed memory for the next buffer. Left alone, glibc gives each buffer of a MiB back to the kernel and takes it anew, page by
-/// page: a sixth of the time that reading compressed data takes. Call it before there are threads.
+/// Keeps freed memory for the next buffer, in a heap for each core. Left alone, glibc gives each buffer of a MiB back to the kernel
+/// and takes it anew, page by page: a sixth of the time that reading compressed data takes. And it keeps eight heaps for each
+/// core, each with holes of its own: sixteen uploads took an eighth more memory. Call it before there are threads.
 pub fn keep_freed() {
     #[cfg(target_env = "gnu")]
-    #[expect(unsafe_code, reason = "the C library's settings have no safe door")]
-    // SAFETY: both only set numbers of the allocator; there is no other thread yet that could allocate meanwhile.
-    unsafe {
-        // A refusal leaves things as they were.
-        libc::mallopt(libc::M_MMAP_THRESHOLD, KEPT);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);
+    {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let heaps = libc::c_int::try_from(cores).unwrap_or(libc::c_int::MAX).max(2);
+        #[expect(unsafe_code, reason = "the C library's settings have no safe door")]
+        // SAFETY: these only set numbers of the allocator; there is no other thread yet that could allocate meanwhile.
+        unsafe {
+            // A refusal leaves things as they were.
+            libc::mallopt(libc::M_ARENA_MAX, heaps);
+            libc::mallopt(libc::M_MMAP_THRESHOLD, KEPT);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);
+        }
     }
 }

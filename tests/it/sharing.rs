@@ -120,6 +120,12 @@ async fn what_would_be_shredded_is_stored_again() {
         put(&store, "shreds", &shreds).await;
         grown.push(stored(&store).await - before);
         assert!(get(&store, "whole").await == bytes && get(&store, "shreds").await == shreds);
+        // What was stored again is found the next time.
+        let before = stored(&store).await;
+        put(&store, "once-more", &shreds).await;
+        let more = stored(&store).await - before;
+        assert!(more <= shreds.len() as u64 / 20, "{more} bytes more for the same shreds");
+        store.delete(&bucket(), &key("once-more")).await.unwrap();
         // What is stored twice is collected like anything else: each in its own time.
         store.delete(&bucket(), &key("whole")).await.unwrap();
         for _ in 0..3 {

@@ -1,6 +1,6 @@
 //! New chunks that an upload has taken upon itself to store. Uploads of the same bytes at the same time, as when every rank of a
 //! training job saves the same weights, would each find the store without them; so the first one claims a chunk, and the others wait
-//! for it instead of storing it too.
+//! for it instead of storing it too. What the guard has stored again is nobody's to claim: each upload has its own neighbours.
 //!
 //! Nobody waits while it holds claims, so that no two wait for each other, and nobody waits long: an upload whose client sleeps
 //! must hold up no other. Who has waited in vain stores the chunk itself.
@@ -90,8 +90,10 @@ impl Claims {
 
     /// Waits until those have released their claims that these chunks wait for, but not long.
     pub(super) async fn wait(awaited: &[Awaited]) {
-        for each in awaited {
-            each.claimant.wanted.store(true, Ordering::Relaxed);
+        for Awaited { claimant, released } in awaited {
+            if *claimant.released.borrow() == *released {
+                claimant.wanted.store(true, Ordering::Relaxed);
+            }
         }
         let all = async {
             for each in awaited {

@@ -4,8 +4,8 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
@@ -21,8 +21,8 @@ const BATCH: RangeInclusive<usize> = 128 * 1024..=4 * 1024 * 1024;
 /// The first batch of an upload has at most so many bytes, each later one twice as many as the one before: what the first chunks
 /// resemble is to be known soon.
 const FIRST: usize = 256 * 1024;
-/// Batches whose memory is kept for the next.
-const POOL: usize = 3;
+/// Bytes of batches' memory that are kept for the next.
+const KEPT_BYTES: usize = 24 * 1024 * 1024;
 
 /// Counts the uploads under way while it lives.
 pub(in crate::store) struct Share(Arc<AtomicUsize>);
@@ -42,6 +42,33 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Memory of batches that are done with, for those of any upload to come; clones share it.
+#[derive(Clone, Default)]
+pub(in crate::store) struct Pool(Arc<Mutex<Vec<BytesMut>>>);
+
+impl Pool {
+    /// Memory for `len` bytes, with whatever it held before.
+    fn take(&self, len: usize) -> BytesMut {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fitting = kept.iter().enumerate().filter(|(_, data)| data.capacity() >= len);
+        let number = fitting.min_by_key(|(_, data)| data.capacity()).map(|(number, _)| number);
+        let mut data = number.map(|number| kept.swap_remove(number)).unwrap_or_default();
+        drop(kept);
+        data.resize(len, 0);
+        data
+    }
+
+    /// Takes memory back, when nobody keeps a part of it.
+    pub(super) fn give(&self, data: Bytes) {
+        let Ok(data) = data.try_into_mut() else { return };
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.push(data);
+        while kept.iter().map(BytesMut::capacity).sum::<usize>() > KEPT_BYTES {
+            kept.remove(0);
+        }
     }
 }
 
@@ -71,31 +98,12 @@ pub(super) struct Feed {
     carry: Bytes,
     ended: bool,
     ramp: usize,
-    pool: Vec<BytesMut>,
+    pool: Pool,
 }
 
 impl Feed {
-    pub(super) fn new(source: Source) -> Self {
-        Self { source, carry: Bytes::new(), ended: false, ramp: FIRST, pool: Vec::new() }
-    }
-
-    /// Takes back a batch's memory, when nobody keeps a part of it.
-    pub(super) fn recycle(&mut self, data: Bytes) {
-        if self.pool.len() < POOL
-            && let Ok(data) = data.try_into_mut()
-        {
-            self.pool.push(data);
-        }
-    }
-
-    /// Memory for a batch of up to `limit` bytes, with whatever it held before.
-    fn buffer(&mut self, limit: usize) -> BytesMut {
-        let mut data = self.pool.pop().unwrap_or_default();
-        if data.len() < limit {
-            data.resize(limit, 0);
-        }
-        data.truncate(limit);
-        data
+    pub(super) fn new(source: Source, pool: Pool) -> Self {
+        Self { source, carry: Bytes::new(), ended: false, ramp: FIRST, pool }
     }
 
     pub(super) async fn next(&mut self, share: &Share) -> Result<Batch, StoreError> {
@@ -106,7 +114,7 @@ impl Feed {
         }
         // The first bytes are awaited before the batch is allocated: an idle upload holds little.
         self.pull().await?;
-        let mut data = self.buffer(if self.ended { CHUNK_MAX } else { limit });
+        let mut data = self.pool.take(if self.ended { CHUNK_MAX } else { limit });
         data.truncate(CHUNK_MAX);
         while !self.carry.is_empty() {
             let count = self.carry.len().min(limit - data.len());
@@ -134,7 +142,7 @@ impl Feed {
 
     /// Reads a batch of the file.
     async fn read(&mut self, limit: usize) -> Result<Batch, StoreError> {
-        let mut data = self.buffer(limit);
+        let mut data = self.pool.take(limit);
         let Source::File(file) = &self.source else { return Ok(Batch { data, last: true }) };
         let mut file = file.try_clone().map_err(|error| StoreError::Body(error.into()))?;
         let read = blocking(move || {

@@ -4,14 +4,19 @@
 //! again, beside its neighbours, where it has none.
 //!
 //! The [`Ration`]: an object of n chunks has at most n / `chunks_per_term` + `spare_terms` terms, as far as sharing goes (where
-//! an upload's new chunks are parted by another upload's, or by the end of a pack, is not counted; such parts are long).
+//! an upload's new chunks are parted by another upload's, or by the end of a pack, is not counted, nor where they repeat each other).
+//! An object that comes in parts has a ration for each of them.
 //!
 //! Kin to the capping of Lillibridge et al. (FAST '13) and to Xet's lower bound on the chunks of a range, which is 8.
 
 use crate::format::manifest::Location;
 use crate::store::Ration;
 
+/// More chunks than these in a term, or spare terms than these, make no difference to any object.
+const MOST: u32 = 1 << 24;
+
 /// Decides which known chunks of an upload are shared.
+#[derive(Clone)]
 pub(super) struct Guard {
     /// What a term costs, in chunks.
     cost: u64,
@@ -21,6 +26,8 @@ pub(super) struct Guard {
     spare: u64,
     /// The run that the chunk before was shared in; none after a chunk that was stored.
     run: Option<Run>,
+    /// The run that the chunk before was not shared in, and how many chunks of it there were: it may go on in the next batch.
+    refused: Option<(Run, u64)>,
 }
 
 /// Consecutive chunks of a pack, or one chunk that is repeated.
@@ -49,9 +56,9 @@ impl Run {
 
 impl Guard {
     pub(super) fn new(ration: Ration) -> Self {
-        let cost = u64::from(ration.chunks_per_term);
-        let full = cost * u64::from(ration.spare_terms);
-        Self { cost, full, spare: full, run: None }
+        let cost = u64::from(ration.chunks_per_term.min(MOST));
+        let full = cost * u64::from(ration.spare_terms.min(MOST));
+        Self { cost, full, spare: full, run: None, refused: None }
     }
 
     /// Where each chunk is to be shared, if it is, given where the store has it, and whether it could be stored again. One
@@ -59,6 +66,7 @@ impl Guard {
     pub(super) fn choose(&mut self, chunks: &[(Option<Location>, bool)]) -> Vec<Option<Location>> {
         let mut chosen = Vec::with_capacity(chunks.len());
         while let Some((at, can_store)) = chunks.get(chosen.len()) {
+            let refused = self.refused.take();
             let Some(at) = *at else {
                 self.run = None;
                 self.account(1, 0);
@@ -75,19 +83,23 @@ impl Guard {
             let len = 1 + more.count();
             // The run is a term, and what is stored after it is another. Between two shared runs that was paid with the first.
             let cost = self.cost * if self.run.is_some() { 1 } else { 2 };
-            let is_shared = self.is_worth(len as u64, cost) || !can_store;
+            let before = refused.map_or(0, |(mut refused, len)| if refused.takes(at) { len } else { 0 });
+            let is_shared = self.is_worth(len as u64, before, cost) || !can_store;
             self.account(len as u64, if is_shared { cost } else { 0 });
             self.run = is_shared.then_some(run);
+            self.refused = (!is_shared).then_some((run, before + len as u64));
             let run = &chunks[chosen.len()..chosen.len() + len];
             chosen.extend(run.iter().map(|(at, _)| at.filter(|_| is_shared)));
         }
         chosen
     }
 
-    /// Whether a run of so many chunks is worth its cost: the less there is to spare, the longer it must be. With nothing to
-    /// spare, it must earn what it costs.
-    fn is_worth(&self, len: u64, cost: u64) -> bool {
-        len >= cost || len * self.full >= cost * (self.full - self.spare) && self.spare + len >= cost
+    /// Whether a run of so many chunks, and so many before in which it was not shared, is worth its cost: the less there is to
+    /// spare, the longer it must be. With nothing to spare, it must earn what it costs.
+    fn is_worth(&self, len: u64, before: u64, cost: u64) -> bool {
+        let is_long =
+            u128::from(before + len) * u128::from(self.full) >= u128::from(cost) * u128::from(self.full - self.spare);
+        len >= cost || is_long && self.spare + len >= cost
     }
 
     fn account(&mut self, earned: u64, spent: u64) {
@@ -173,6 +185,17 @@ mod tests {
         let (terms, shared) = terms(&mut Guard::new(ration(8)), &object, 64);
         assert!(terms.len() <= 10_000 / 8 + 129, "{}", terms.len());
         assert!(shared > 128, "{shared}");
+    }
+
+    #[test]
+    fn what_comes_in_small_batches_is_judged_as_a_whole() {
+        // Nothing is to spare after the shreds; then a long run comes two chunks at a time.
+        let shreds = (0..2_000u32).map(|n| Some(at((n % 4) as u8, n * 7)));
+        let object: Vec<_> = shreds.chain((0..1_000).map(|n| Some(at(9, n)))).collect();
+        let mut guard = Guard::new(ration(4));
+        terms(&mut guard, &object[..2_000], 2);
+        let (_, shared) = terms(&mut guard, &object[2_000..], 2);
+        assert!(shared >= 980, "{shared}");
     }
 
     #[test]

@@ -16,8 +16,8 @@ use md5::{Digest as _, Md5};
 
 pub(super) use self::claim::Underway;
 use self::cut::{Cut, Piece, Tail};
-pub(super) use self::feed::Source;
 use self::feed::{Batch, Feed, Share};
+pub(super) use self::feed::{Pool, Source};
 pub(super) use self::join::join;
 use self::place::{Placer, RUN, RUNS_BYTES};
 use super::Inner;
@@ -56,11 +56,13 @@ pub(super) enum Content {
 /// Stores the source's bytes. They are durable when this returns.
 pub(super) async fn ingest(inner: &Arc<Inner>, source: Source, expected: Expected) -> Result<Ingested, StoreError> {
     let share = Share::of(&inner.uploads);
-    let mut feed = Feed::new(source);
+    let mut feed = Feed::new(source, inner.pool.clone());
     let first = feed.next(&share).await?;
     let mut size = first.len() as u64;
     if first.last && expected.may_inline && first.len() < INLINE_MAX {
-        return inline(&first.data[CHUNK_MAX..], &expected);
+        let ingested = inline(&first.data[CHUNK_MAX..], &expected);
+        inner.pool.give(first.data.freeze());
+        return ingested;
     }
     let mut placer = Placer::new(inner.clone());
     let mut state = Work { cut: Cut::new(), md5: expected.sums.then(Md5::new) };
@@ -83,11 +85,12 @@ pub(super) async fn ingest(inner: &Arc<Inner>, source: Source, expected: Expecte
         {
             state.cut.predictor.learn(pack, chunks);
         }
-        feed.recycle(std::mem::replace(&mut placing, done.data));
+        inner.pool.give(std::mem::replace(&mut placing, done.data));
         batch = next?;
         size += batch.as_ref().map_or(0, Batch::len) as u64;
     }
     placer.place(pieces, 0).await?;
+    inner.pool.give(placing);
     let md5 = state.md5.map(|md5| md5.finalize().into()).unwrap_or_default();
     check(&expected, size, &md5)?;
     let terms = placer.finish().await?;

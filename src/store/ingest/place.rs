@@ -80,10 +80,12 @@ impl Placer {
         let unplaced = || pieces.iter().filter(|piece| piece.at.is_none()).map(|piece| piece.digest);
         let known = self.look_up(unplaced().filter(|digest| !self.run_index.contains_key(digest)).collect()).await?;
         let hint = unplaced().rev().find_map(|digest| known.get(&digest)).map(|at| at.pack);
-        let placed: Vec<_> = pieces
+        let mut placed: Vec<_> = pieces
             .iter()
             .map(|piece| (piece.at.or_else(|| known.get(&piece.digest).copied()), !piece.data.is_empty()))
             .collect();
+        let moved = self.look_again(&pieces, &mut placed).await?;
+        let hint = moved.or(hint);
         let total: usize = pieces.iter().map(|piece| piece.len as usize).sum();
         let mut fresh = Vec::new();
         let shared = self.guard.choose(&placed);
@@ -112,6 +114,28 @@ impl Placer {
             self.pack().await?;
         }
         Ok(hint)
+    }
+
+    /// Looks up what was guessed and would be stored again: there may be a later copy of it, which was stored together with its
+    /// neighbours. Answers a pack that has such copies.
+    async fn look_again(
+        &mut self,
+        pieces: &[Piece],
+        placed: &mut [(Option<Location>, bool)],
+    ) -> Result<Option<PackId>, StoreError> {
+        let shared = self.guard.clone().choose(placed);
+        let refused = |number: usize| shared[number].is_none() && pieces[number].at.is_some();
+        let doubtful: Vec<usize> = (0..pieces.len()).filter(|number| refused(*number)).collect();
+        let found = self.look_up(doubtful.iter().map(|number| pieces[*number].digest).collect()).await?;
+        let mut pack = None;
+        for number in doubtful {
+            let later = found.get(&pieces[number].digest).filter(|at| Some(**at) != placed[number].0);
+            if let Some(at) = later {
+                placed[number].0 = Some(*at);
+                pack = Some(at.pack);
+            }
+        }
+        Ok(pack)
     }
 
     /// Takes a chunk to be stored, unless another upload is at it. One that is stored `again` is here for its neighbours' sake.
@@ -157,6 +181,9 @@ impl Placer {
 
     /// Encodes new chunks, on all cores where there are enough of them.
     async fn encode(&mut self, fresh: Vec<Piece>, total: usize) -> Result<(), StoreError> {
+        if fresh.is_empty() {
+            return Ok(());
+        }
         let bytes: usize = fresh.iter().map(|piece| piece.data.len()).sum();
         let is_sparse = bytes < total / SPARSE;
         self.run_chunks += fresh.len();
@@ -172,14 +199,15 @@ impl Placer {
                 (encoder, frames)
             }));
         }
+        let mut used = Vec::with_capacity(parts);
         for encoded in futures_util::future::join_all(jobs).await {
             let (encoder, frames) = encoded.map_err(StoreError::step)?;
-            self.encoders.push(encoder);
+            used.push(encoder);
             self.run_bytes += frames.iter().map(|frame| frame.stored.len()).sum::<usize>();
             self.run.extend(frames);
         }
         // Each part goes on with the encoder that it had.
-        self.encoders.reverse();
+        self.encoders.extend(used.into_iter().rev());
         Ok(())
     }
 

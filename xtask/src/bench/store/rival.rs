@@ -12,6 +12,8 @@ use crate::shell;
 
 /// The release of rustic that is installed from crates.io.
 const RUSTIC: &str = "0.11.4";
+/// The name of the program that only compresses and decompresses.
+pub const ZSTD: &str = "tar | zstd -1 -T0";
 /// Opens the repositories of those that always encrypt.
 const PASSWORD: &str = "bench";
 
@@ -244,7 +246,7 @@ struct Zstd;
 
 impl Contender for Zstd {
     fn name(&self) -> &str {
-        "tar | zstd -1 -T0"
+        ZSTD
     }
 
     fn role(&self) -> Role {

@@ -6,6 +6,9 @@ use super::sets::{Outcome, Stage};
 use crate::bench::report::{Table, figure, rate};
 use crate::bench::{data, machine};
 
+/// The program that only decompresses.
+const ZSTD: &str = super::rival::ZSTD;
+
 /// A figure of one outcome, and whether more of it is better.
 struct Measure {
     name: &'static str,
@@ -37,7 +40,16 @@ pub fn table(set: &data::Ready, outcomes: &[(&dyn Contender, Outcome)], limits: 
             figure(value / limit),
         ]);
     }
-    format!("{}\n{}", table.markdown(), limits.explain())
+    let floor = outcomes.iter().find(|(contender, _)| contender.name() == ZSTD);
+    let decoding = floor.map_or(String::new(), |(floor, theirs)| {
+        let (ours, theirs) = (per_cpu(set.new_bytes, outcome.restore), per_cpu(set.new_bytes, theirs.restore));
+        format!(
+            "Restore beside `{}` giving back the same files, per CPU-second: {}.\n",
+            floor.name(),
+            figure(ours / theirs)
+        )
+    });
+    format!("{}\n{decoding}{}", table.markdown(), limits.explain())
 }
 
 fn measures(limits: &Limits) -> Vec<Measure> {
