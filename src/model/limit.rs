@@ -11,9 +11,9 @@ pub const CHUNK_MAX: usize = 128 * 1024;
 pub const FRAME_TARGET: usize = 256 * 1024;
 /// A frame never decodes to more; the format allows for longer frames than are written now.
 pub const FRAME_MAX: usize = 1024 * 1024;
-/// Chunks that the terms of an object have at least, on average: a quarter of a MiB at a time is read at a good part of a disk's
-/// speed. Measured in docs/bench-store.md.
-pub const CHUNKS_PER_TERM: u32 = 4;
+/// Chunks that the terms of an object have at least, on average: bounds how badly the last of many versions can lie, for a twentieth
+/// more room. Measured in docs/bench-store.md, together with more.
+pub const CHUNKS_PER_TERM: u32 = 2;
 /// Terms that each object may have besides.
 pub const SPARE_TERMS: u32 = 128;
 /// A pack is sealed once it holds this many bytes: large enough that listing and fetching packs costs little, small

@@ -1,5 +1,5 @@
 //! Fifty generations of one file, each changed in about one of a hundred spots of 64 KiB, all kept; then how fast the first
-//! and the last come back. With the fragmentation guard as it is shipped, and with none, and beside the same last generation
+//! and the last come back. With the fragmentation guard at several settings, and with none, and beside the same last generation
 //! in a store of its own, which is as good as it can lie.
 
 use std::path::{Path, PathBuf};
@@ -23,8 +23,9 @@ struct Setting {
     config: &'static str,
 }
 
-const SETTINGS: [Setting; 2] = [
-    Setting { name: "guard, 4 chunks a term", config: "" },
+const SETTINGS: [Setting; 3] = [
+    Setting { name: "4 chunks a term", config: "[serve]\nchunks-per-term = 4\n" },
+    Setting { name: "2 chunks a term", config: "[serve]\nchunks-per-term = 2\n" },
     Setting { name: "no guard", config: "[serve]\nchunks-per-term = 0\n" },
 ];
 
@@ -33,8 +34,8 @@ struct Kept {
     name: &'static str,
     program: Bedplate,
     home: PathBuf,
-    /// Bytes that it took after the first and after the last generation.
-    stored: [u64; 2],
+    /// Bytes that it took after the first generation.
+    first: u64,
     /// CPU seconds of all imports after the first.
     cpu: f64,
 }
@@ -45,38 +46,14 @@ pub fn measure(program: &Path, scale: f64, repeat: u32, work: &Path) -> Result<S
     if folder.exists() {
         std::fs::remove_dir_all(&folder)?;
     }
-    let (current, next) = (folder.join("current"), folder.join("next"));
     println!("== {GENERATIONS} generations of {:.0} MB", BYTES * scale / 1e6);
-    lines::one_file(&current, (BYTES * scale) as u64, 7)?;
-    let log = folder.join("log");
-    let mut kept = Vec::new();
-    for (number, setting) in SETTINGS.iter().enumerate() {
-        let home = folder.join(number.to_string());
-        std::fs::create_dir_all(&home)?;
-        std::fs::write(home.join("config.toml"), setting.config)?;
-        let program = Bedplate { program: program.to_path_buf(), config: Some(home.join("config.toml")) };
-        kept.push(Kept { name: setting.name, program, home, stored: [0; 2], cpu: 0.0 });
-    }
-    for generation in 1..=GENERATIONS {
-        if generation > 1 {
-            near::copy(&current, &next, generation)?;
-            std::fs::remove_dir_all(&current)?;
-            std::fs::rename(&next, &current)?;
-        }
-        for store in &mut kept {
-            let usage = process::measure(&mut store.program.keep(&store.home, &name(generation), &current), &log)?;
-            if generation == 1 {
-                store.stored[0] = process::disk_bytes(&store.program.repository(&store.home))?;
-            } else {
-                store.cpu += usage.cpu;
-            }
-        }
-    }
-    let bytes = data::bytes(&current)?;
-    let fresh = folder.join("fresh");
-    std::fs::create_dir_all(&fresh)?;
-    let alone = Bedplate { program: program.to_path_buf(), config: None };
-    process::measure(&mut alone.keep(&fresh, &name(GENERATIONS), &current), &log)?;
+    let kept = keep(program, (BYTES * scale) as u64, &folder)?;
+    let bench = Bench { folder: &folder, log: folder.join("log"), repeat };
+    let bytes = data::bytes(&bench.current())?;
+    let alone = Kept::new("the last alone", program, &folder.join("alone"), "")?;
+    process::measure(&mut alone.program.keep(&alone.home, &name(GENERATIONS), &bench.current()), &bench.log)?;
+    let best = bench.back(&alone, GENERATIONS, false)?;
+    let best_cold = bench.back(&alone, GENERATIONS, true)?;
 
     let mut table = Table::new(&[
         "store",
@@ -91,46 +68,25 @@ pub fn measure(program: &Path, scale: f64, repeat: u32, work: &Path) -> Result<S
         "last, cold, MB/s",
         "last : alone",
     ]);
-    let back = |program: &Bedplate, home: &Path, generation: u64, cold: bool| {
-        let runs = (0..repeat).map(|_| read_back(program, home, generation, cold, &folder.join("back"), &log));
-        runs.collect::<Result<Vec<Usage>>>().map(|runs| (of(&runs, |run| run.wall), of(&runs, |run| run.cpu)))
-    };
-    let (alone_warm, alone_cpu) = back(&alone, &fresh, GENERATIONS, false)?;
-    let (alone_cold, _) = back(&alone, &fresh, GENERATIONS, true)?;
-    for store in &mut kept {
-        store.stored[1] = process::disk_bytes(&store.program.repository(&store.home))?;
-        let (first, first_cpu) = back(&store.program, &store.home, 1, false)?;
-        let (last, last_cpu) = back(&store.program, &store.home, GENERATIONS, false)?;
-        let (cold, _) = back(&store.program, &store.home, GENERATIONS, true)?;
-        data::compare(&current, &folder.join("back")).context("the last generation came back changed")?;
-        table.row(vec![
-            store.name.into(),
-            figure(store.stored[1] as f64 / 1e6),
-            figure(store.stored[1] as f64 / store.stored[0] as f64),
-            figure(rate(bytes * (GENERATIONS - 1), store.cpu)),
-            figure(rate(bytes, first)),
-            figure(rate(bytes, first_cpu)),
-            figure(rate(bytes, last)),
-            figure(rate(bytes, last_cpu)),
-            figure(alone_cpu / last_cpu),
-            figure(rate(bytes, cold)),
-            figure(alone_cold / cold),
-        ]);
+    for store in &kept {
+        let first = bench.back(store, 1, false)?;
+        let last = bench.back(store, GENERATIONS, false)?;
+        let cold = bench.back(store, GENERATIONS, true)?;
+        data::compare(&bench.current(), &bench.restored()).context("the last generation came back changed")?;
+        let mut row = vec![store.name.into(), figure(store.stored()? as f64 / 1e6)];
+        row.push(figure(store.stored()? as f64 / store.first as f64));
+        row.push(figure(rate(bytes * (GENERATIONS - 1), store.cpu)));
+        row.extend([first.wall, first.cpu, last.wall, last.cpu].map(|seconds| figure(rate(bytes, seconds))));
+        row.push(figure(best.cpu / last.cpu));
+        row.push(figure(rate(bytes, cold.wall)));
+        row.push(figure(best_cold.wall / cold.wall));
+        table.row(row);
     }
-    let stored = process::disk_bytes(&alone.repository(&fresh))?;
-    table.row(vec![
-        "the last alone".into(),
-        figure(stored as f64 / 1e6),
-        "-".into(),
-        "-".into(),
-        "-".into(),
-        "-".into(),
-        figure(rate(bytes, alone_warm)),
-        figure(rate(bytes, alone_cpu)),
-        figure(1.0),
-        figure(rate(bytes, alone_cold)),
-        figure(1.0),
-    ]);
+    let mut row = vec![alone.name.into(), figure(alone.stored()? as f64 / 1e6)];
+    row.extend(["-"; 4].map(String::from));
+    row.extend([figure(rate(bytes, best.wall)), figure(rate(bytes, best.cpu)), figure(1.0)]);
+    row.extend([figure(rate(bytes, best_cold.wall)), figure(1.0)]);
+    table.row(row);
     std::fs::remove_dir_all(&folder)?;
     Ok(format!(
         "{}\nJSON lines of {:.0} MB; each generation is the one before with a change in about one of a hundred spots of 64 KiB, \
@@ -140,6 +96,71 @@ pub fn measure(program: &Path, scale: f64, repeat: u32, work: &Path) -> Result<S
         table.markdown(),
         bytes as f64 / 1e6
     ))
+}
+
+/// Makes the generations one after the other, and keeps each in a store of each setting; the last one stays.
+fn keep(program: &Path, bytes: u64, folder: &Path) -> Result<Vec<Kept>> {
+    let (current, next, log) = (folder.join("current"), folder.join("next"), folder.join("log"));
+    lines::one_file(&current, bytes, 7)?;
+    let mut kept = Vec::new();
+    for (number, setting) in SETTINGS.iter().enumerate() {
+        kept.push(Kept::new(setting.name, program, &folder.join(number.to_string()), setting.config)?);
+    }
+    for generation in 1..=GENERATIONS {
+        if generation > 1 {
+            near::copy(&current, &next, generation)?;
+            std::fs::remove_dir_all(&current)?;
+            std::fs::rename(&next, &current)?;
+        }
+        for store in &mut kept {
+            let usage = process::measure(&mut store.program.keep(&store.home, &name(generation), &current), &log)?;
+            if generation == 1 {
+                store.first = store.stored()?;
+            } else {
+                store.cpu += usage.cpu;
+            }
+        }
+    }
+    Ok(kept)
+}
+
+impl Kept {
+    fn new(name: &'static str, program: &Path, home: &Path, config: &str) -> Result<Self> {
+        std::fs::create_dir_all(home)?;
+        std::fs::write(home.join("config.toml"), config)?;
+        let program = Bedplate { program: program.to_path_buf(), config: Some(home.join("config.toml")) };
+        Ok(Self { name, program, home: home.to_path_buf(), first: 0, cpu: 0.0 })
+    }
+
+    /// Bytes that it takes.
+    fn stored(&self) -> Result<u64> {
+        process::disk_bytes(&self.program.repository(&self.home))
+    }
+}
+
+/// How generations are read back.
+struct Bench<'a> {
+    folder: &'a Path,
+    log: PathBuf,
+    repeat: u32,
+}
+
+impl Bench<'_> {
+    fn current(&self) -> PathBuf {
+        self.folder.join("current")
+    }
+
+    fn restored(&self) -> PathBuf {
+        self.folder.join("back")
+    }
+
+    /// The medians of some exports.
+    fn back(&self, store: &Kept, generation: u64, cold: bool) -> Result<Usage> {
+        let run = |_| read_back(&store.program, &store.home, generation, cold, &self.restored(), &self.log);
+        let runs = (0..self.repeat).map(run).collect::<Result<Vec<Usage>>>()?;
+        let of = |value: fn(&Usage) -> f64| median(runs.iter().map(value).collect());
+        Ok(Usage { wall: of(|run| run.wall), cpu: of(|run| run.cpu), peak: of(|run| run.peak as f64) as u64 })
+    }
 }
 
 fn name(generation: u64) -> String {
@@ -167,8 +188,4 @@ fn drop_cached(folder: &Path) -> Result<()> {
         crate::shell::run(Command::new("dd").arg(input).args(["iflag=nocache", "count=0", "status=none"]))?;
     }
     Ok(())
-}
-
-fn of(runs: &[Usage], value: fn(&Usage) -> f64) -> f64 {
-    median(runs.iter().map(value).collect())
 }
