@@ -2,6 +2,7 @@
 //! and the store's own check.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bedplate::model::{BucketName, ByteRange, ObjectKey, PackId};
 use bedplate::store::{FsckOptions, ListRequest, ObjectInfo, StoreError};
@@ -12,9 +13,14 @@ use super::model::{Part, Place, Violation, id_of};
 use super::scene::chain;
 use super::setup::Promise;
 
+/// Longer than any step of a call takes.
+const SETTLED: Duration = Duration::from_secs(10);
+
 impl Client {
     /// Checks everything. From here on the model knows exactly what there is.
     pub(super) async fn audit(&mut self) -> Result<(), Violation> {
+        // A call that its client gave up may still take effect, and is to do so before anything is looked at.
+        tokio::time::sleep(SETTLED).await;
         self.note("audit");
         let mut there: BTreeMap<Place, ObjectInfo> = BTreeMap::new();
         for place in self.setup.places.clone() {
