@@ -4,13 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fjall::config::PartitioningPolicy;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 
 use super::MetaError;
 use crate::sys::folder::FolderLock;
 
-/// Blocks of the tables kept in memory.
-const CACHE_BYTES: u64 = 32 * 1024 * 1024;
+/// Blocks of the tables kept in memory: what a hundred million chunks' filters come to.
+const CACHE_BYTES: u64 = 128 * 1024 * 1024;
 /// The engine's least; replayed at open after a crash, at about 100 MB/s.
 const JOURNAL_BYTES: u64 = 64 * 1024 * 1024;
 /// Unflushed rows kept in memory, for each keyspace.
@@ -54,7 +55,12 @@ impl Tables {
             .open()?;
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let rows = database.keyspace("rows", options)?;
-        let index = database.keyspace("index", options)?;
+        // A table's filter and index come in blocks of their own. Whole, as the engine has them on its first levels, they are a MiB,
+        // and each lookup of a chunk among many reads one.
+        let partitioned = || PartitioningPolicy::all(true);
+        let index = database.keyspace("index", || {
+            options().filter_block_partitioning_policy(partitioned()).index_block_partitioning_policy(partitioned())
+        })?;
         Ok(Self { database, rows, index, _lock: lock })
     }
 
