@@ -4,10 +4,10 @@
 use std::path::Path;
 
 use bedplate::format::manifest::Term;
-use bedplate::format::row::{Body, BucketRow, Described, ObjectRow, PackRow, PackState, key};
+use bedplate::format::row::{Body, BucketRow, ObjectRow, PackRow, PackState, key};
 use bedplate::meta::{Embedded, Meta, Transaction};
 use bedplate::model::limit::TRANSACTION_KEYS_MAX;
-use bedplate::model::{BucketName, ObjectKey};
+use bedplate::model::{BucketName, ObjectKey, Versioning};
 use bedplate::store::{GcOptions, PackHome, Store};
 use bedplate::sys::clock::Timestamp;
 use bedplate::sys::worker::Workers;
@@ -28,7 +28,13 @@ const DEAD: u64 = 100;
 pub(crate) async fn fill(dir: &Path, chunks: u64) -> Result<(), Error> {
     let meta = Embedded::open(&dir.join("meta"))?;
     let bucket: BucketName = "bench".parse()?;
-    let owner = BucketRow { owner: "root".to_owned(), created: Timestamp(0), deleting: None };
+    let owner = BucketRow {
+        owner: "root".to_owned(),
+        created: Timestamp(0),
+        deleting: None,
+        versioning: Versioning::Off,
+        object_lock: false,
+    };
     let mut batch = Batch { meta: meta.as_ref(), tx: Transaction::new() };
     batch.put(key::bucket(&bucket), owner.encode()).await?;
     let packs = chunks.div_ceil(PACK);
@@ -52,11 +58,9 @@ pub(crate) async fn fill(dir: &Path, chunks: u64) -> Result<(), Error> {
         let row = ObjectRow {
             size: terms.iter().map(|term| term.bytes).sum(),
             etag: format!("{:032x}", mixed(object)),
-            modified: Timestamp(0),
-            described: Described::default(),
             root_digest: Some(digest(object)),
-            parts: 0,
             body: Body::Terms(terms),
+            ..ObjectRow::empty()
         };
         let name: ObjectKey = format!("set/{object:012}").parse()?;
         batch.put(key::object(&bucket, &name), row.encode()).await?;

@@ -201,6 +201,22 @@ impl<'a> Reader<'a> {
         if self.u8()? == known { Ok(()) } else { Err(self.damaged("its version is not one that this program knows")) }
     }
 
+    /// A version byte between 1 and `newest`.
+    pub fn version_up_to(&mut self, newest: u8) -> Result<u8, Damaged> {
+        let version = self.u8()?;
+        let known = (1..=newest).contains(&version);
+        if known { Ok(version) } else { Err(self.damaged("its version is not one that this program knows")) }
+    }
+
+    /// A byte 0 or 1.
+    pub fn flag(&mut self) -> Result<bool, Damaged> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(self.damaged("a flag is neither 0 nor 1")),
+        }
+    }
+
     /// Succeeds when nothing is left.
     pub fn end(self) -> Result<(), Damaged> {
         if self.rest.is_empty() { Ok(()) } else { Err(self.damaged("bytes follow its end")) }

@@ -216,7 +216,7 @@ impl Catalogue {
         };
         let request = PutRequest {
             expected_bytes,
-            precondition: Precondition { if_match: None, if_none_match_any: true },
+            precondition: Precondition { if_none_match_any: true, ..Precondition::default() },
             ..PutRequest::default()
         };
         let put = self.store.put(&bucket, &landing, body, request).await;

@@ -6,9 +6,11 @@ pub mod limit;
 pub mod name;
 pub mod secret;
 pub mod size;
+pub mod version;
 
 pub use digest::Digest;
 pub use id::{JobId, PackId, UploadId};
 pub use name::{BucketName, ImageRef, NodeName, ObjectKey};
 pub use secret::Secret;
 pub use size::{ByteRange, ByteSize};
+pub use version::{Version, VersionId, Versioning};

@@ -1,19 +1,20 @@
 //! Bodies, both ways: checksums verified as bytes come in, failures caught before the first byte goes out.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use hyper::HeaderMap;
 use s3s::checksum::ChecksumHasher;
-use s3s::dto::{Checksum, StreamingBlob};
-use s3s::{S3Result, StdError, TrailingHeaders, crypto};
+use s3s::dto::StreamingBlob;
+use s3s::{S3Result, StdError, TrailingHeaders};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::checksum::{self, Algorithm};
 use super::error::store_error;
-use crate::store::{ByteStream, StoreError};
+use crate::store::{ByteStream, LateHeaders, StoreError};
 use crate::telemetry::metrics;
 
 /// The body is not what its checksum says.
@@ -21,103 +22,78 @@ use crate::telemetry::metrics;
 #[error("The {0} you specified did not match what we received.")]
 pub(super) struct ChecksumMismatch(&'static str);
 
-/// One checksum algorithm: its name in headers, and its place in a [`Checksum`].
-struct Algorithm {
-    header: &'static str,
-    place: fn(&mut Checksum) -> &mut Option<String>,
-    start: fn(&mut ChecksumHasher),
-}
-
-macro_rules! algorithms {
-    ($($header:literal $field:ident $place:ident $hasher:ident)*) => {
-        [$(Algorithm {
-            header: $header,
-            place: |checksum| &mut checksum.$place,
-            start: |hasher| hasher.$field = Some(<crypto::$hasher as crypto::Checksum>::new()),
-        }),*]
-    };
-}
-
-/// The algorithms that clients use by default or on request.
-const ALGORITHMS: [Algorithm; 5] = algorithms! {
-    "x-amz-checksum-crc32" crc32 checksum_crc32 Crc32
-    "x-amz-checksum-crc32c" crc32c checksum_crc32c Crc32c
-    "x-amz-checksum-crc64nvme" crc64nvme checksum_crc64nvme Crc64Nvme
-    "x-amz-checksum-sha1" sha1 checksum_sha1 Sha1
-    "x-amz-checksum-sha256" sha256 checksum_sha256 Sha256
-};
-
-/// A body's checksums once it has been read to its end.
-#[derive(Clone, Default)]
-pub(super) struct Verified(Arc<Mutex<Checksum>>);
-
-impl Verified {
-    /// What was verified, for the answer; empty where the client sent no checksum.
-    pub(super) fn take(&self) -> Checksum {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
 /// The request's body as the store takes it. A checksum in `headers` or in the trailer is verified at the end, where
-/// a mismatch becomes the stream's last item and so aborts the write.
+/// a mismatch becomes the stream's last item and so aborts the write. `late` then holds it, and that of `besides`.
 pub(super) fn receive(
     body: Option<StreamingBlob>,
     headers: &HeaderMap,
     trailer: Option<TrailingHeaders>,
-) -> (ByteStream, Verified) {
-    let verified = Verified::default();
-    let announced = announced_trailers(headers);
-    let mut hasher = ChecksumHasher::default();
-    let mut wanted = Vec::new();
-    for algorithm in &ALGORITHMS {
-        let given = headers.get(algorithm.header).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
-        if given.is_some() || announced.iter().any(|name| name == algorithm.header) {
-            (algorithm.start)(&mut hasher);
-            wanted.push((algorithm, given));
-        }
-    }
-    let Some(body) = body else { return (Box::pin(futures_util::stream::empty()), verified) };
-    let receiving = Receiving { body, hasher: Some(hasher), wanted, trailer, verified: verified.clone() };
-    (Box::pin(receiving), verified)
+    besides: Algorithm,
+) -> S3Result<(ByteStream, LateHeaders)> {
+    let announced = checksum::announced(headers)?;
+    let given = announced.filter(|announced| !announced.in_trailer).and_then(|announced| {
+        let text = headers.get(announced.algorithm.header())?.to_str().ok()?;
+        Some(text.trim().to_owned())
+    });
+    let body = body.unwrap_or_else(|| StreamingBlob::from_bytes(Bytes::new()));
+    let source = body.map(|piece| piece.inspect(|piece| metrics::received("s3", piece.len() as u64)));
+    let algorithm = announced.map_or(besides, |announced| announced.algorithm);
+    let mut hashing = Hashing::new(source.boxed(), &[algorithm, besides]);
+    hashing.expected = announced.map(|announced| Expected { algorithm: announced.algorithm, given, trailer });
+    let late = hashing.late.clone();
+    Ok((Box::pin(hashing), late))
 }
 
-fn announced_trailers(headers: &HeaderMap) -> Vec<String> {
-    let names = headers.get_all("x-amz-trailer").iter().filter_map(|value| value.to_str().ok());
-    names.flat_map(|names| names.split(',')).map(|name| name.trim().to_ascii_lowercase()).collect()
+/// Stored bytes on their way to be stored again, with a checksum computed.
+pub(super) fn pass(bytes: ByteStream, algorithm: Algorithm) -> (ByteStream, LateHeaders) {
+    let hashing = Hashing::new(bytes, &[algorithm]);
+    let late = hashing.late.clone();
+    (Box::pin(hashing), late)
 }
 
-struct Receiving {
-    body: StreamingBlob,
+/// A checksum that the body must have.
+struct Expected {
+    algorithm: Algorithm,
+    given: Option<String>,
+    trailer: Option<TrailingHeaders>,
+}
+
+struct Hashing {
+    body: ByteStream,
     /// `None` once the end was reached.
     hasher: Option<ChecksumHasher>,
-    wanted: Vec<(&'static Algorithm, Option<String>)>,
-    trailer: Option<TrailingHeaders>,
-    verified: Verified,
+    expected: Option<Expected>,
+    late: LateHeaders,
 }
 
-impl Receiving {
+impl Hashing {
+    fn new(body: ByteStream, algorithms: &[Algorithm]) -> Self {
+        let mut hasher = ChecksumHasher::default();
+        algorithms.iter().for_each(|algorithm| algorithm.start(&mut hasher));
+        Self { body, hasher: Some(hasher), expected: None, late: LateHeaders::default() }
+    }
+
     fn finish(&mut self, hasher: ChecksumHasher) -> Result<(), ChecksumMismatch> {
-        let mut found = hasher.finalize();
-        let trailer = self.trailer.as_ref().and_then(TrailingHeaders::take).unwrap_or_default();
-        for (algorithm, given) in &self.wanted {
-            let sent = trailer.get(algorithm.header).and_then(|value| value.to_str().ok());
+        let found = hasher.finalize();
+        if let Some(Expected { algorithm, given, trailer }) = &self.expected {
+            let trailer = trailer.as_ref().and_then(TrailingHeaders::take).unwrap_or_default();
+            let sent = trailer.get(algorithm.header()).and_then(|value| value.to_str().ok());
             let expected = given.as_deref().or(sent).map(str::trim);
-            if expected != (algorithm.place)(&mut found).as_deref() {
-                return Err(ChecksumMismatch(&algorithm.header["x-amz-checksum-".len()..]));
+            if expected != algorithm.of(&found).map(String::as_str) {
+                return Err(ChecksumMismatch(algorithm.name()));
             }
         }
-        *self.verified.0.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        self.late.set(checksum::kept(&found));
         Ok(())
     }
 }
 
-impl Stream for Receiving {
+impl Stream for Hashing {
     type Item = Result<Bytes, StdError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         match self.body.poll_next_unpin(cx) {
             Poll::Ready(Some(Ok(piece))) => {
-                metrics::received("s3", piece.len() as u64);
                 if let Some(hasher) = &mut self.hasher {
                     hasher.update(&piece);
                 }

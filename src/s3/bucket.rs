@@ -9,6 +9,8 @@ use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
 use super::access::caller;
 use super::error::store_error;
+use super::offered::check_acl;
+use super::settings::check_ownership;
 use super::{Door, convert};
 use crate::auth::Principal;
 use crate::store::StoreError;
@@ -30,14 +32,16 @@ impl Door {
     ) -> S3Result<S3Response<CreateBucketOutput>> {
         let principal = caller(&request)?;
         let input = request.input;
-        if input.object_lock_enabled_for_bucket == Some(true) {
-            return Err(s3_error!(NotImplemented, "Object lock is not offered."));
-        }
+        let grants = [&input.grant_full_control, &input.grant_read, &input.grant_read_acp, &input.grant_write_acp];
+        let grants = grants.into_iter().chain([&input.grant_write]).any(Option::is_some);
+        check_acl(input.acl.as_ref().map(|acl| acl.as_str()), grants)?;
+        input.object_ownership.as_ref().map_or(Ok(()), check_ownership)?;
+        let object_lock = input.object_lock_enabled_for_bucket == Some(true);
         let name = input
             .bucket
             .parse()
             .map_err(|error| S3Error::with_message(S3ErrorCode::InvalidBucketName, format!("{error}")))?;
-        match self.store.create_bucket(&name, principal.owner()).await {
+        match self.store.create_bucket_as(&name, principal.owner(), object_lock).await {
             Ok(()) => {}
             Err(StoreError::BucketExists { .. }) => {
                 let info = self.store.bucket(&name).await.map_err(store_error)?;
@@ -59,15 +63,17 @@ impl Door {
     }
 
     /// The gate has found the bucket and its owner already.
-    pub(super) fn head_bucket(_request: S3Request<HeadBucketInput>) -> S3Response<HeadBucketOutput> {
+    pub(super) fn head_bucket(_: &S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
         let bucket_region = Some(REGION.to_owned());
-        S3Response::new(HeadBucketOutput { bucket_region, ..HeadBucketOutput::default() })
+        Ok(S3Response::new(HeadBucketOutput { bucket_region, ..HeadBucketOutput::default() }))
     }
 
-    pub(super) fn bucket_location(_request: S3Request<GetBucketLocationInput>) -> S3Response<GetBucketLocationOutput> {
+    pub(super) fn get_bucket_location(
+        _: &S3Request<GetBucketLocationInput>,
+    ) -> S3Result<S3Response<GetBucketLocationOutput>> {
         // S3 answers an empty constraint for this region.
         let location_constraint: Option<BucketLocationConstraint> = None;
-        S3Response::new(GetBucketLocationOutput { location_constraint })
+        Ok(S3Response::new(GetBucketLocationOutput { location_constraint }))
     }
 
     pub(super) async fn list_buckets(
@@ -94,6 +100,7 @@ impl Door {
         let buckets = buckets.iter().map(|info| Bucket {
             name: Some(info.name.to_string()),
             creation_date: Some(convert::time(info.created)),
+            bucket_region: paged.then(|| REGION.to_owned()),
             ..Bucket::default()
         });
         Ok(S3Response::new(ListBucketsOutput {

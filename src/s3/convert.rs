@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use s3s::dto::{ETag, ETagCondition, Metadata, Timestamp as S3Time};
+use s3s::dto::{ETag, ETagCondition, Metadata, Timestamp as S3Time, TimestampFormat};
 use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 
 use crate::auth::base64;
-use crate::model::{BucketName, ObjectKey, UploadId};
-use crate::store::{ObjectInfo, Precondition};
+use crate::model::{BucketName, ObjectKey, UploadId, Version, VersionId, Versioning};
+use crate::store::{BucketInfo, ObjectInfo, Precondition};
 use crate::sys::clock::Timestamp;
 
 /// Before the name of each of a user's own headers.
@@ -33,6 +33,13 @@ pub(super) fn time(at: Timestamp) -> S3Time {
     at.system_time().into()
 }
 
+/// A time as HTTP's headers carry it.
+pub(super) fn httpdate(at: Timestamp) -> String {
+    let mut text = Vec::new();
+    let written = time(at).format(TimestampFormat::HttpDate, &mut text);
+    written.map(|()| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default()
+}
+
 /// An ETag as S3's answers carry it.
 pub(super) fn etag(text: &str) -> ETag {
     ETag::Strong(text.trim_matches('"').to_owned())
@@ -51,23 +58,28 @@ pub(super) fn length(length: Option<i64>) -> S3Result<Option<u64>> {
 }
 
 /// The conditions on a write.
-pub(super) fn precondition(
-    if_match: Option<&ETagCondition>,
-    if_none_match: Option<&ETagCondition>,
-) -> S3Result<Precondition> {
+pub(super) fn precondition(if_match: Option<&ETagCondition>, if_none_match: Option<&ETagCondition>) -> Precondition {
     let if_match = if_match.map(|condition| match condition {
-        ETagCondition::ETag(etag) => etag.value().to_owned(),
+        ETagCondition::ETag(etag) => etag.value().trim_matches('"').to_owned(),
         ETagCondition::Any => "*".to_owned(),
     });
-    let if_none_match_any = match if_none_match {
-        None => false,
-        Some(ETagCondition::Any) => true,
-        Some(ETagCondition::ETag(_)) => {
-            return Err(s3_error!(NotImplemented, "If-None-Match takes only * on a write."));
-        }
+    let (if_none_match_any, if_none_match) = match if_none_match {
+        None => (false, None),
+        Some(ETagCondition::Any) => (true, None),
+        Some(ETagCondition::ETag(etag)) => (false, Some(etag.value().trim_matches('"').to_owned())),
     };
-    Ok(Precondition { if_match, if_none_match_any })
+    Precondition { if_match, if_none_match_any, if_none_match }
 }
+
+/// Storage classes that are read at once; all are stored alike, and the class is a label.
+const STORAGE_CLASSES: [&str; 6] =
+    ["STANDARD", "REDUCED_REDUNDANCY", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR"];
+/// The label's name.
+pub(super) const STORAGE_CLASS: &str = "x-amz-storage-class";
+/// Where a website sends whoever asks for the object.
+pub(super) const REDIRECT: &str = "x-amz-website-redirect-location";
+/// Tags, as a query string.
+pub(super) const TAGGING: &str = "x-amz-tagging";
 
 /// The headers that an object keeps, as a request gives them.
 #[derive(Default)]
@@ -77,27 +89,74 @@ pub(super) struct KeptHeaders<'a> {
     pub(super) content_encoding: Option<&'a str>,
     pub(super) content_language: Option<&'a str>,
     pub(super) expires: Option<&'a str>,
+    pub(super) storage_class: Option<&'a str>,
+    pub(super) redirect: Option<&'a str>,
     pub(super) metadata: Option<&'a Metadata>,
 }
 
+/// The headers that a request gives an object to keep.
+macro_rules! kept_headers {
+    ($input:expr) => {
+        $crate::s3::convert::KeptHeaders {
+            cache_control: $input.cache_control.as_deref(),
+            content_disposition: $input.content_disposition.as_deref(),
+            content_encoding: $input.content_encoding.as_deref(),
+            content_language: $input.content_language.as_deref(),
+            expires: $input.expires.as_deref(),
+            storage_class: $input.storage_class.as_ref().map(|class| class.as_str()),
+            redirect: $input.website_redirect_location.as_deref(),
+            metadata: $input.metadata.as_ref(),
+        }
+    };
+}
+pub(super) use kept_headers;
+
 impl KeptHeaders<'_> {
     /// The map that the store keeps. `aws-chunked` is how the body travelled, not what it is.
-    pub(super) fn into_map(self) -> BTreeMap<String, String> {
+    pub(super) fn into_map(self) -> S3Result<BTreeMap<String, String>> {
         let encoding = self.content_encoding.map(|codings| {
             let kept = codings.split(',').map(str::trim).filter(|coding| !coding.eq_ignore_ascii_case("aws-chunked"));
             kept.collect::<Vec<_>>().join(",")
         });
+        if self.storage_class.is_some_and(|class| !STORAGE_CLASSES.contains(&class)) {
+            return Err(s3_error!(
+                InvalidStorageClass,
+                "The storage class you specified is not valid; objects here are read at once."
+            ));
+        }
         let system = [
             ("cache-control", self.cache_control),
             ("content-disposition", self.content_disposition),
             ("content-encoding", encoding.as_deref().filter(|coding| !coding.is_empty())),
             ("content-language", self.content_language),
             ("expires", self.expires),
+            (STORAGE_CLASS, self.storage_class.filter(|class| *class != STORAGE_CLASSES[0])),
+            (REDIRECT, self.redirect),
         ];
         let system = system.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
         let user = self.metadata.into_iter().flatten();
-        system.chain(user.map(|(name, value)| (format!("{USER_HEADER}{name}"), value.clone()))).collect()
+        Ok(system.chain(user.map(|(name, value)| (format!("{USER_HEADER}{name}"), value.clone()))).collect())
     }
+}
+
+/// A version's id as a request gives it; absent or empty is the object as it is now.
+pub(super) fn version(id: Option<&str>) -> S3Result<Option<VersionId>> {
+    match id {
+        None => Ok(None),
+        Some("") => Err(s3_error!(InvalidArgument, "Version id cannot be the empty string")),
+        Some(id) => id.parse().map(Some).map_err(|_| s3_error!(InvalidArgument, "Invalid version id specified")),
+    }
+}
+
+/// The version's id as answers give it; none in a bucket that never kept versions.
+pub(super) fn version_id(bucket: &BucketInfo, version: Version) -> Option<String> {
+    (bucket.versioning != Versioning::Off).then(|| version.id().to_string())
+}
+
+/// A moment that a request gives.
+pub(super) fn timestamp(at: &S3Time) -> Timestamp {
+    let millis = time::OffsetDateTime::from(at.clone()).unix_timestamp_nanos() / 1_000_000;
+    Timestamp(u64::try_from(millis).unwrap_or_default())
 }
 
 /// A kept system header.
@@ -132,7 +191,8 @@ mod tests {
 
     #[test]
     fn transport_coding_is_not_kept() {
-        let kept = |coding| KeptHeaders { content_encoding: Some(coding), ..KeptHeaders::default() }.into_map();
+        let kept =
+            |coding| KeptHeaders { content_encoding: Some(coding), ..KeptHeaders::default() }.into_map().unwrap();
         assert!(kept("aws-chunked").is_empty());
         assert_eq!(kept("gzip, aws-chunked")["content-encoding"], "gzip");
     }

@@ -2,12 +2,17 @@
 
 use std::error::Error;
 
+use hyper::HeaderMap;
+use hyper::header::HeaderValue;
 use s3s::stream::aws_chunked_stream::AwsChunkedStreamError;
 use s3s::stream::upload_stream::UploadStreamError;
 use s3s::{BodySizeLimitExceeded, S3Error, S3ErrorCode};
 
 use super::body::ChecksumMismatch;
+use super::convert;
+use crate::model::VersionId;
 use crate::store::StoreError;
+use crate::sys::clock::Timestamp;
 
 /// The store's error as S3 says it. What is our fault is logged here, once, with its causes.
 pub(super) fn store_error(error: StoreError) -> S3Error {
@@ -16,6 +21,14 @@ pub(super) fn store_error(error: StoreError) -> S3Error {
         StoreError::BucketExists { .. } => S3ErrorCode::BucketAlreadyExists,
         StoreError::BucketNotEmpty { .. } => S3ErrorCode::BucketNotEmpty,
         StoreError::NoSuchKey { .. } => S3ErrorCode::NoSuchKey,
+        StoreError::NoSuchVersion { .. } => S3ErrorCode::NoSuchVersion,
+        StoreError::DeleteMarker { version, modified, named } => return delete_marker(*version, *modified, *named),
+        StoreError::Locked => {
+            let text = "Access Denied because object protected by object lock.";
+            return S3Error::with_message(S3ErrorCode::AccessDenied, text);
+        }
+        StoreError::BucketState(text) => return S3Error::with_message(S3ErrorCode::InvalidBucketState, *text),
+        StoreError::Unfit(text) => return S3Error::with_message(S3ErrorCode::InvalidRequest, *text),
         StoreError::NoSuchUpload { .. } => S3ErrorCode::NoSuchUpload,
         StoreError::InvalidPart { .. } => S3ErrorCode::InvalidPart,
         StoreError::InvalidPartOrder => S3ErrorCode::InvalidPartOrder,
@@ -32,6 +45,25 @@ pub(super) fn store_error(error: StoreError) -> S3Error {
         _ => return internal(error),
     };
     S3Error::new(code)
+}
+
+/// The object was deleted: not found, or, where the marker itself was asked for, nothing that can be read.
+fn delete_marker(version: VersionId, modified: Timestamp, named: bool) -> S3Error {
+    let mut error = S3Error::new(if named { S3ErrorCode::MethodNotAllowed } else { S3ErrorCode::NoSuchKey });
+    let mut headers = HeaderMap::new();
+    headers.insert("x-amz-delete-marker", HeaderValue::from_static("true"));
+    headers.insert("content-type", HeaderValue::from_static("application/xml"));
+    if let Ok(version) = version.to_string().parse() {
+        headers.insert("x-amz-version-id", version);
+    }
+    if named {
+        headers.insert("allow", HeaderValue::from_static("DELETE"));
+        if let Ok(modified) = convert::httpdate(modified).parse() {
+            headers.insert("last-modified", modified);
+        }
+    }
+    error.set_headers(headers);
+    error
 }
 
 /// No code of S3's says it; 507 does, and clients do not hammer on.

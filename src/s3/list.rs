@@ -1,15 +1,15 @@
 //! Listings: version 2 and version 1 over one walk of the store.
 
 use s3s::dto::{
-    CommonPrefix, EncodingType, ListObjectsInput, ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, Object,
-    ObjectStorageClass,
+    ChecksumAlgorithm, CommonPrefix, EncodingType, ListObjectsInput, ListObjectsOutput, ListObjectsV2Input,
+    ListObjectsV2Output, Object, ObjectStorageClass,
 };
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use super::Door;
 use super::bucket::owner;
-use super::convert;
 use super::error::store_error;
+use super::{checksum, convert};
 use crate::store::{ListPage, ListRequest, ObjectInfo};
 
 /// Most keys and prefixes in one answer (S3).
@@ -52,9 +52,22 @@ fn object(info: &ObjectInfo, names: Names, owned_by: Option<&str>) -> Object {
         e_tag: Some(convert::etag(&info.etag)),
         last_modified: Some(convert::time(info.modified)),
         owner: owned_by.map(owner),
-        storage_class: Some(ObjectStorageClass::from_static(ObjectStorageClass::STANDARD)),
+        storage_class: Some(storage_class(info)),
+        checksum_algorithm: checksum_algorithms(info),
+        checksum_type: checksum::type_of(&info.headers),
         ..Object::default()
     }
+}
+
+/// The class as lists give it.
+fn storage_class(info: &ObjectInfo) -> ObjectStorageClass {
+    let usual = ObjectStorageClass::from_static(ObjectStorageClass::STANDARD);
+    convert::header(info, convert::STORAGE_CLASS).map_or(usual, ObjectStorageClass::from)
+}
+
+/// The algorithm of an object's checksum, as lists give it.
+pub(super) fn checksum_algorithms(info: &ObjectInfo) -> Option<Vec<ChecksumAlgorithm>> {
+    checksum::algorithm_of(&info.headers).map(|algorithm| vec![ChecksumAlgorithm::from_static(algorithm.name())])
 }
 
 fn prefixes(page: &ListPage, names: Names) -> Vec<CommonPrefix> {

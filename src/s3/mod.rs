@@ -2,20 +2,38 @@
 //!
 //! The protocol itself (signatures, aws-chunked bodies, XML) is s3s's; this module decides who may do what, and turns
 //! each operation into calls of the store. Bodies stream both ways; nothing here holds more than one piece of one. The
-//! door never answers with a redirect, and never serves anyone who has not signed.
+//! door never answers with a redirect, and serves nobody who has not signed but where a bucket's policy says so.
 
 mod access;
+mod acl;
+mod answer;
 mod body;
 mod bucket;
+mod bucket_policy;
+mod checksum;
+mod conditions;
 mod convert;
 mod copy;
+mod cors;
+mod cross_origin;
+mod delete;
 mod error;
+mod fixed;
+mod get;
+mod lifecycle;
 mod list;
+mod lock;
 mod multipart;
-mod object;
+mod offered;
 mod operations;
+mod put;
 mod service;
+mod settings;
+mod tags;
+mod uploads;
+mod versioning;
 
+pub use lifecycle::{Lifecycle, LifecycleSettings};
 pub use service::{S3Config, S3ConfigError, S3Door};
 
 /// What every operation works with.

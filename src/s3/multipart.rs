@@ -1,20 +1,27 @@
 //! Multipart uploads.
 
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
 use s3s::dto::{
-    AbortMultipartUploadInput, AbortMultipartUploadOutput, CompleteMultipartUploadInput, CompleteMultipartUploadOutput,
-    CopyPartResult, CreateMultipartUploadInput, CreateMultipartUploadOutput, ListMultipartUploadsInput,
-    ListMultipartUploadsOutput, ListPartsInput, ListPartsOutput, MultipartUpload, Part, StorageClass,
-    UploadPartCopyInput, UploadPartCopyOutput, UploadPartInput, UploadPartOutput,
+    AbortMultipartUploadInput, AbortMultipartUploadOutput, ChecksumAlgorithm, ChecksumType,
+    CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CopyPartResult, CreateMultipartUploadInput,
+    CreateMultipartUploadOutput, Initiator, ListPartsInput, ListPartsOutput, Part, StorageClass, UploadPartCopyInput,
+    UploadPartCopyOutput, UploadPartInput, UploadPartOutput,
 };
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
-use super::convert::{self, KeptHeaders};
+use super::access::bucket_of;
+use super::bucket::owner;
+use super::checksum::{self, Algorithm, Scheme, given_checksums, set_checksums};
+use super::convert::{self, kept_headers};
 use super::error::{internal, store_error};
-use super::list::{Names, page_limit};
-use super::object::refuse_unoffered;
-use super::{Door, body};
+use super::list::page_limit;
+use super::lock::{self, lock_wish};
+use super::offered::refuse_unoffered;
+use super::{Door, body, tags};
 use crate::model::limit;
-use crate::store::PutRequest;
+use crate::store::{PartInfo, PutRequest, StoreError, UploadInfo};
 
 fn part_number(number: i32) -> S3Result<u32> {
     match u32::try_from(number) {
@@ -23,8 +30,60 @@ fn part_number(number: i32) -> S3Result<u32> {
     }
 }
 
-fn standard() -> StorageClass {
-    StorageClass::from_static(StorageClass::STANDARD)
+/// Who began an upload: the bucket's owner, who owns all that is in it.
+pub(super) fn initiator(name: &str) -> Initiator {
+    Initiator { id: Some(name.to_owned()), display_name: Some(name.to_owned()) }
+}
+
+/// The class of the object to be.
+pub(super) fn storage_class(about: &UploadInfo) -> StorageClass {
+    let usual = StorageClass::from_static(StorageClass::STANDARD);
+    about.headers.get(convert::STORAGE_CLASS).cloned().map_or(usual, StorageClass::from)
+}
+
+/// Of a part's checksums the one that its sender is told.
+fn told(headers: &BTreeMap<String, String>, algorithm: Algorithm) -> BTreeMap<String, String> {
+    headers.get_key_value(algorithm.header()).map(|(name, sum)| (name.clone(), sum.clone())).into_iter().collect()
+}
+
+/// What a completion says of the object to be.
+struct Told<'a> {
+    sums: &'a BTreeMap<u32, BTreeMap<String, String>>,
+    whole: &'a BTreeMap<String, String>,
+    kind: Option<&'a str>,
+    size: Option<u64>,
+}
+
+/// The object's checksum, once what the completion says was found to be so.
+fn complete(
+    about: &UploadInfo,
+    parts: &[PartInfo],
+    told: &Told<'_>,
+) -> Result<(BTreeMap<String, String>, Bytes), StoreError> {
+    let scheme =
+        Scheme::of(&about.headers).map_err(|_| StoreError::Unfit("The upload's checksum scheme is unknown."))?;
+    if told.size.is_some_and(|size| size != parts.iter().map(|part| part.size).sum::<u64>()) {
+        return Err(StoreError::Unfit("The provided 'x-amz-mp-object-size' header does not match what was computed."));
+    }
+    if told.kind.is_some_and(|kind| kind != scheme.kind()) {
+        return Err(StoreError::Unfit("The checksum type is another than the upload was begun with."));
+    }
+    for part in parts {
+        let given = told.sums.get(&part.number).into_iter().flatten();
+        for (name, sum) in given {
+            if part.headers.get(name).is_some_and(|stored| stored != sum) {
+                return Err(StoreError::InvalidPart { number: part.number });
+            }
+        }
+    }
+    let (kept, sums) = scheme.sum_up(parts)?;
+    let fits = |(name, sum): (&String, &String)| {
+        kept.get(name).is_none_or(|found| {
+            // A composite's number of parts may be left out.
+            found == sum || found.split('-').next() == Some(sum)
+        })
+    };
+    if told.whole.iter().all(fits) { Ok((kept, sums)) } else { Err(StoreError::BadDigest) }
 }
 
 impl Door {
@@ -32,26 +91,24 @@ impl Door {
         &self,
         request: S3Request<CreateMultipartUploadInput>,
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
-        refuse_unoffered(&request.headers)?;
+        let place = bucket_of(&request)?;
         let input = request.input;
+        refuse_unoffered!(input);
         let (bucket, key) = (convert::bucket(&input.bucket)?, convert::key(&input.key)?);
-        let kept = KeptHeaders {
-            cache_control: input.cache_control.as_deref(),
-            content_disposition: input.content_disposition.as_deref(),
-            content_encoding: input.content_encoding.as_deref(),
-            content_language: input.content_language.as_deref(),
-            expires: input.expires.as_deref(),
-            metadata: input.metadata.as_ref(),
-        };
-        let put =
-            PutRequest { content_type: input.content_type.clone(), headers: kept.into_map(), ..PutRequest::default() };
+        let algorithm = input.checksum_algorithm.as_ref().map(|algorithm| algorithm.as_str());
+        let scheme = Scheme::new(algorithm, input.checksum_type.as_ref().map(|kind| kind.as_str()))?;
+        let mut headers = kept_headers!(input).into_map()?;
+        headers.extend(tags::from_header(input.tagging.as_deref())?);
+        headers.extend(lock::for_write(&self.store, &place, lock_wish!(input)).await?);
+        headers.extend(scheme.headers());
+        let put = PutRequest { content_type: input.content_type.clone(), headers, ..PutRequest::default() };
         let upload = self.store.create_upload(&bucket, &key, put).await.map_err(store_error)?;
         Ok(S3Response::new(CreateMultipartUploadOutput {
             bucket: Some(input.bucket),
             key: Some(input.key),
             upload_id: Some(upload.to_string()),
-            checksum_algorithm: input.checksum_algorithm,
-            checksum_type: input.checksum_type,
+            checksum_algorithm: scheme.asked.then(|| ChecksumAlgorithm::from_static(scheme.algorithm.name())),
+            checksum_type: scheme.asked.then(|| ChecksumType::from_static(scheme.kind())),
             ..CreateMultipartUploadOutput::default()
         }))
     }
@@ -60,29 +117,36 @@ impl Door {
         &self,
         request: S3Request<UploadPartInput>,
     ) -> S3Result<S3Response<UploadPartOutput>> {
-        refuse_unoffered(&request.headers)?;
         let input = request.input;
+        if input.sse_customer_algorithm.is_some() {
+            return Err(s3_error!(NotImplemented, "Server-side encryption is not offered."));
+        }
         let (bucket, key) = (convert::bucket(&input.bucket)?, convert::key(&input.key)?);
         let (upload, number) = (convert::upload(&input.upload_id)?, part_number(input.part_number)?);
+        let about = self.store.upload(&bucket, &key, &upload).await.map_err(store_error)?;
+        let scheme = Scheme::of(&about.headers)?;
+        let announced = checksum::announced(&request.headers)?.map(|announced| announced.algorithm);
+        if let Some(algorithm) = announced.filter(|algorithm| scheme.asked && *algorithm != scheme.algorithm) {
+            let (expected, actual) = (scheme.algorithm.name(), algorithm.name());
+            return Err(s3_error!(
+                InvalidRequest,
+                "Checksum Type mismatch occurred, expected checksum Type: {expected}, actual checksum Type: {actual}"
+            ));
+        }
+        let permit = self.writes.clone().acquire_owned().await.map_err(internal)?;
+        let (stream, late) = body::receive(input.body, &request.headers, request.trailing_headers, scheme.algorithm)?;
         let put = PutRequest {
             expected_bytes: convert::length(input.content_length)?,
             expected_md5: convert::md5(input.content_md5.as_deref())?,
+            late: late.clone(),
             ..PutRequest::default()
         };
-        let _permit = self.writes.clone().acquire_owned().await.map_err(internal)?;
-        let (stream, verified) = body::receive(input.body, &request.headers, request.trailing_headers);
         let part = self.store.put_part(&bucket, &key, &upload, number, stream, put).await;
         let part = part.map_err(store_error)?;
-        let checksum = verified.take();
-        Ok(S3Response::new(UploadPartOutput {
-            e_tag: Some(convert::etag(&part.etag)),
-            checksum_crc32: checksum.checksum_crc32,
-            checksum_crc32c: checksum.checksum_crc32c,
-            checksum_crc64nvme: checksum.checksum_crc64nvme,
-            checksum_sha1: checksum.checksum_sha1,
-            checksum_sha256: checksum.checksum_sha256,
-            ..UploadPartOutput::default()
-        }))
+        drop(permit);
+        let mut output = UploadPartOutput { e_tag: Some(convert::etag(&part.etag)), ..UploadPartOutput::default() };
+        set_checksums!(output, &told(&part.headers, announced.unwrap_or(scheme.algorithm)));
+        Ok(S3Response::new(output))
     }
 
     /// Reads the source and writes it as a part; deduplication finds its chunks again, so nothing is stored twice.
@@ -90,28 +154,38 @@ impl Door {
         &self,
         request: S3Request<UploadPartCopyInput>,
     ) -> S3Result<S3Response<UploadPartCopyOutput>> {
-        let source = self.copy_source(&request, &request.input.copy_source).await?;
+        let source = Self::copy_source(&request, &request.input.copy_source).await?;
         let input = request.input;
         let (bucket, key) = (convert::bucket(&input.bucket)?, convert::key(&input.key)?);
         let (upload, number) = (convert::upload(&input.upload_id)?, part_number(input.part_number)?);
         let _permit = self.writes.clone().acquire_owned().await.map_err(internal)?;
-        let info = self.store.head(&source.bucket, &source.key).await.map_err(store_error)?;
+        let about = self.store.upload(&bucket, &key, &upload).await.map_err(store_error)?;
+        let scheme = Scheme::of(&about.headers)?;
+        let info = self.store.head_version(&source.bucket, &source.key, source.version).await;
+        let info = info.map_err(|error| source.access.missing(store_error(error)))?;
         super::copy::part_conditions(&input).check(&info).map_err(super::copy::as_precondition)?;
         let range = super::copy::part_range(input.copy_source_range.as_deref(), info.size)?;
-        let (read, stream) = self.store.get(&source.bucket, &source.key, range).await.map_err(store_error)?;
+        let read = self.store.get_version(&source.bucket, &source.key, source.version, range).await;
+        let (read, stream) = read.map_err(store_error)?;
         if read.etag != info.etag {
             return Err(s3_error!(PreconditionFailed, "The source was replaced while it was copied."));
         }
         let length = range.map_or(info.size, |range| range.len());
-        let put = PutRequest { expected_bytes: Some(length), ..PutRequest::default() };
+        let (stream, late) = body::pass(stream, scheme.algorithm);
+        let put = PutRequest { expected_bytes: Some(length), late, ..PutRequest::default() };
         let part = self.store.put_part(&bucket, &key, &upload, number, stream, put).await;
         let part = part.map_err(store_error)?;
+        let mut result = CopyPartResult {
+            e_tag: Some(convert::etag(&part.etag)),
+            last_modified: Some(convert::time(part.modified)),
+            ..CopyPartResult::default()
+        };
+        if scheme.asked {
+            set_checksums!(result, &part.headers);
+        }
         Ok(S3Response::new(UploadPartCopyOutput {
-            copy_part_result: Some(CopyPartResult {
-                e_tag: Some(convert::etag(&part.etag)),
-                last_modified: Some(convert::time(part.modified)),
-                ..CopyPartResult::default()
-            }),
+            copy_part_result: Some(result),
+            copy_source_version_id: convert::version_id(source.access.bucket(), info.version),
             ..UploadPartCopyOutput::default()
         }))
     }
@@ -120,29 +194,42 @@ impl Door {
         &self,
         request: S3Request<CompleteMultipartUploadInput>,
     ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
+        let place = bucket_of(&request)?;
         let input = request.input;
         let (bucket, key) = (convert::bucket(&input.bucket)?, convert::key(&input.key)?);
         let upload = convert::upload(&input.upload_id)?;
-        let precondition = convert::precondition(input.if_match.as_ref(), input.if_none_match.as_ref())?;
+        let precondition = convert::precondition(input.if_match.as_ref(), input.if_none_match.as_ref());
+        let whole = given_checksums!(input);
+        let kind = input.checksum_type.as_ref().map(|kind| kind.as_str().to_owned());
+        let size = convert::length(input.mpu_object_size)?;
         let named = input.multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
         if named.is_empty() {
             return Err(s3_error!(MalformedXML, "Name at least one part."));
         }
         let mut parts = Vec::with_capacity(named.len());
+        let mut sums = BTreeMap::new();
         for part in named {
             let number = part_number(part.part_number.unwrap_or_default())?;
+            sums.insert(number, given_checksums!(part));
             let etag = part.e_tag.ok_or_else(|| s3_error!(InvalidPart))?;
             parts.push((number, etag.value().trim_matches('"').to_owned()));
         }
-        let info = self.store.complete_upload(&bucket, &key, &upload, &parts, &precondition).await;
+        let sum_up = |about: &UploadInfo, parts: &[PartInfo]| {
+            complete(about, parts, &Told { sums: &sums, whole: &whole, kind: kind.as_deref(), size })
+        };
+        let info = self.store.complete_upload_as(&bucket, &key, &upload, &parts, &precondition, sum_up).await;
         let info = info.map_err(store_error)?;
-        Ok(S3Response::new(CompleteMultipartUploadOutput {
+        let mut output = CompleteMultipartUploadOutput {
             location: Some(format!("/{}/{}", input.bucket, convert::url_encode(&input.key))),
             bucket: Some(input.bucket),
             key: Some(input.key),
             e_tag: Some(convert::etag(&info.etag)),
+            checksum_type: checksum::type_of(&info.headers),
+            version_id: convert::version_id(&place, info.version),
             ..CompleteMultipartUploadOutput::default()
-        }))
+        };
+        set_checksums!(output, &info.headers);
+        Ok(S3Response::new(output))
     }
 
     pub(super) async fn abort_multipart_upload(
@@ -156,23 +243,32 @@ impl Door {
     }
 
     pub(super) async fn list_parts(&self, request: S3Request<ListPartsInput>) -> S3Result<S3Response<ListPartsOutput>> {
+        let place = bucket_of(&request)?;
         let input = request.input;
         let (bucket, key) = (convert::bucket(&input.bucket)?, convert::key(&input.key)?);
         let upload = convert::upload(&input.upload_id)?;
         let limit = page_limit(input.max_parts)?;
         let after = u32::try_from(input.part_number_marker.unwrap_or(0)).unwrap_or(0);
+        let about = self.store.upload(&bucket, &key, &upload).await.map_err(store_error)?;
+        let scheme = Scheme::of(&about.headers)?;
         let mut parts = self.store.list_parts(&bucket, &key, &upload).await.map_err(store_error)?;
         parts.retain(|part| part.number > after);
         let most = usize::try_from(limit).unwrap_or_default();
         let more = parts.len() > most;
         parts.truncate(most);
         let last = parts.last().and_then(|part| i32::try_from(part.number).ok());
-        let parts = parts.iter().map(|part| Part {
-            part_number: i32::try_from(part.number).ok(),
-            size: i64::try_from(part.size).ok(),
-            e_tag: Some(convert::etag(&part.etag)),
-            last_modified: Some(convert::time(part.modified)),
-            ..Part::default()
+        let parts = parts.iter().map(|part| {
+            let mut listed = Part {
+                part_number: i32::try_from(part.number).ok(),
+                size: i64::try_from(part.size).ok(),
+                e_tag: Some(convert::etag(&part.etag)),
+                last_modified: Some(convert::time(part.modified)),
+                ..Part::default()
+            };
+            if scheme.asked {
+                set_checksums!(listed, &told(&part.headers, scheme.algorithm));
+            }
+            listed
         });
         Ok(S3Response::new(ListPartsOutput {
             parts: Some(parts.collect()),
@@ -183,59 +279,12 @@ impl Door {
             next_part_number_marker: if more { last } else { None },
             part_number_marker: input.part_number_marker,
             max_parts: Some(limit),
-            storage_class: Some(standard()),
+            owner: Some(owner(&place.owner)),
+            initiator: Some(initiator(&place.owner)),
+            checksum_algorithm: scheme.asked.then(|| ChecksumAlgorithm::from_static(scheme.algorithm.name())),
+            checksum_type: scheme.asked.then(|| ChecksumType::from_static(scheme.kind())),
+            storage_class: Some(storage_class(&about)),
             ..ListPartsOutput::default()
-        }))
-    }
-
-    pub(super) async fn list_multipart_uploads(
-        &self,
-        request: S3Request<ListMultipartUploadsInput>,
-    ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
-        let input = request.input;
-        let names = Names::new(input.encoding_type.as_ref())?;
-        let limit = page_limit(input.max_uploads)?;
-        if input.delimiter.as_deref().is_some_and(|delimiter| !delimiter.is_empty()) {
-            return Err(s3_error!(NotImplemented, "Uploads are listed without a delimiter."));
-        }
-        let bucket = convert::bucket(&input.bucket)?;
-        let prefix = input.prefix.clone().unwrap_or_default();
-        let mut uploads = self.store.list_uploads(&bucket).await.map_err(store_error)?;
-        uploads.sort_by(|a, b| (a.key.as_str(), a.id).cmp(&(b.key.as_str(), b.id)));
-        let key_marker = input.key_marker.clone().unwrap_or_default();
-        let id_marker = input.upload_id_marker.clone().filter(|id| !id.is_empty());
-        uploads.retain(|upload| {
-            let key = upload.key.as_str();
-            let after = match &id_marker {
-                Some(id) => (key, upload.id.to_string()) > (key_marker.as_str(), id.clone()),
-                None => key_marker.is_empty() || key > key_marker.as_str(),
-            };
-            after && key.starts_with(&prefix)
-        });
-        let most = usize::try_from(limit).unwrap_or_default();
-        let more = uploads.len() > most;
-        uploads.truncate(most);
-        let last = uploads.last().filter(|_| more).map(|upload| (upload.key.to_string(), upload.id.to_string()));
-        let uploads = uploads.iter().map(|upload| MultipartUpload {
-            key: Some(names.write(upload.key.as_str())),
-            upload_id: Some(upload.id.to_string()),
-            initiated: Some(convert::time(upload.created)),
-            storage_class: Some(standard()),
-            ..MultipartUpload::default()
-        });
-        let (next_key, next_id) = last.unzip();
-        Ok(S3Response::new(ListMultipartUploadsOutput {
-            uploads: Some(uploads.collect()),
-            bucket: Some(input.bucket),
-            is_truncated: Some(more),
-            next_key_marker: next_key.map(|key| names.write(&key)),
-            next_upload_id_marker: next_id,
-            key_marker: Some(names.write(&key_marker)),
-            upload_id_marker: input.upload_id_marker,
-            max_uploads: Some(limit),
-            prefix: Some(names.write(&prefix)),
-            encoding_type: input.encoding_type,
-            ..ListMultipartUploadsOutput::default()
         }))
     }
 }

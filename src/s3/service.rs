@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use s3s::Body;
 use s3s::config::{S3Config as Limits, StaticConfigProvider};
@@ -14,6 +15,8 @@ use tokio::sync::Semaphore;
 
 use super::Door;
 use super::access::{Gate, Keys};
+use super::answer;
+use super::cross_origin::{self, CrossOrigin};
 use super::operations::Operations;
 use crate::auth::Auth;
 use crate::model::limit;
@@ -51,6 +54,8 @@ pub(super) struct OperationName(pub(super) Arc<OnceLock<String>>);
 #[derive(Clone)]
 pub struct S3Door {
     inner: S3Service,
+    store: Store,
+    domains: Arc<[String]>,
 }
 
 impl std::fmt::Debug for S3Door {
@@ -70,12 +75,12 @@ impl S3Door {
         let mut builder = S3ServiceBuilder::new(Operations(door));
         // Without this line s3s would be open to everybody.
         builder.set_auth(Keys(auth.clone()));
-        builder.set_access(Gate { auth, store });
+        builder.set_access(Gate::new(auth, store.clone()));
         if !config.domains.is_empty() {
             builder.set_host(MultiDomain::new(&config.domains).map_err(|error| S3ConfigError(Box::new(error)))?);
         }
         builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(limits()))));
-        Ok(Self { inner: builder.build() })
+        Ok(Self { inner: builder.build(), store, domains: config.domains.clone().into() })
     }
 }
 
@@ -98,6 +103,13 @@ fn asks_for_health<B>(request: &Request<B>) -> bool {
         && !request.headers().contains_key("authorization")
 }
 
+/// Whether the client waits for `100 Continue` before it sends a body of no bytes. There is nothing to read, so it is not told to go on, and some
+/// clients then take the next answer for the missing one: the connection ends with this answer.
+fn expects_in_vain<B>(request: &Request<B>) -> bool {
+    let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
+    header(EXPECT).is_some() && header(CONTENT_LENGTH) == Some(b"0")
+}
+
 impl tower_service::Service<Request<Incoming>> for S3Door {
     type Response = Response<Body>;
     type Error = BoxError;
@@ -114,11 +126,29 @@ impl tower_service::Service<Request<Incoming>> for S3Door {
             *answer.status_mut() = StatusCode::OK;
             return Box::pin(std::future::ready(Ok(answer)));
         }
+        let page = CrossOrigin::of(&request, &self.domains);
+        let store = self.store.clone();
+        if request.method() == Method::OPTIONS {
+            return Box::pin(async move {
+                let answer = cross_origin::preflight(page.as_ref(), &store).await;
+                metrics::request("s3", "Preflight", answer.status().as_u16());
+                Ok(answer)
+            });
+        }
+        let ends = expects_in_vain(&request);
+        let (id, method, path) = (answer::fresh_id(), request.method().clone(), request.uri().path().to_owned());
         let name = OperationName::default();
         request.extensions_mut().insert(name.clone());
         let answer = tower_service::Service::call(&mut self.inner, request);
         Box::pin(async move {
-            let answer = answer.await.map_err(s3s::HttpError::into_std_error)?;
+            let mut answer = answer.await.map_err(s3s::HttpError::into_std_error)?;
+            if let Some(page) = page {
+                page.allow(&store, &mut answer).await;
+            }
+            answer::finish(&mut answer, &method, &path, &id);
+            if ends {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             let operation = name.0.get().map_or("refused", String::as_str);
             metrics::request("s3", operation, answer.status().as_u16());
             Ok(answer)

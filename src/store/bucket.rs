@@ -8,11 +8,15 @@ use super::{Inner, Store};
 use crate::format::field::Damaged;
 use crate::format::row::{BucketRow, key};
 use crate::meta::{MetaError, Transaction, prefix_end};
-use crate::model::BucketName;
+use crate::model::{BucketName, Versioning};
 use crate::sys::clock;
 
 /// Buckets read at once.
 const PAGE: usize = 500;
+/// Settings that a bucket has at most.
+const SETTINGS_MAX: usize = 64;
+/// Tries against others that change the same bucket.
+const TRIES: usize = 64;
 
 impl Inner {
     /// The bucket's row, and its bytes as a transaction expects them. A bucket that is being deleted is none.
@@ -30,7 +34,18 @@ impl Inner {
 impl Store {
     /// Makes a bucket.
     pub async fn create_bucket(&self, bucket: &BucketName, owner: &str) -> Result<(), StoreError> {
-        let row = BucketRow { owner: owner.to_owned(), created: clock::now(), deleting: None };
+        self.create_bucket_as(bucket, owner, false).await
+    }
+
+    /// Makes a bucket; with `object_lock` its versions can be locked, and are kept for that.
+    pub async fn create_bucket_as(
+        &self,
+        bucket: &BucketName,
+        owner: &str,
+        object_lock: bool,
+    ) -> Result<(), StoreError> {
+        let versioning = if object_lock { Versioning::Enabled } else { Versioning::Off };
+        let row = BucketRow { owner: owner.to_owned(), created: clock::now(), deleting: None, versioning, object_lock };
         let key = key::bucket(bucket);
         match self.inner.meta.commit(Transaction::new().expect(key.clone(), None).put(key, row.encode())).await {
             Err(MetaError::Conflict) => Err(StoreError::BucketExists(bucket.clone())),
@@ -50,11 +65,14 @@ impl Store {
             other => other?,
         }
         let mut is_empty = true;
-        for prefix in [key::objects(bucket), key::uploads(bucket)] {
+        for prefix in [key::objects(bucket), key::versions(bucket), key::uploads(bucket)] {
             is_empty &= meta.scan(&prefix, &prefix_end(&prefix), 1).await?.is_empty();
         }
         let tx = Transaction::new().expect(key.clone(), Some(marked));
         if is_empty {
+            let settings = key::settings(bucket);
+            let settings = meta.scan(&settings, &prefix_end(&settings), SETTINGS_MAX).await?;
+            let tx = settings.into_iter().fold(tx, |tx, (key, _)| tx.delete(key));
             meta.commit(tx.delete(key)).await?;
             return Ok(());
         }
@@ -65,7 +83,79 @@ impl Store {
     /// One bucket.
     pub async fn bucket(&self, bucket: &BucketName) -> Result<BucketInfo, StoreError> {
         let (row, _) = self.inner.bucket_row(bucket).await?;
-        Ok(BucketInfo { name: bucket.clone(), owner: row.owner, created: row.created })
+        Ok(info(bucket.clone(), row))
+    }
+
+    /// Switches whether the bucket keeps versions. It can be suspended, and never be off again.
+    pub async fn set_versioning(&self, bucket: &BucketName, versioning: Versioning) -> Result<(), StoreError> {
+        self.change_bucket(bucket, |row| {
+            if row.object_lock && versioning != Versioning::Enabled {
+                return Err(StoreError::BucketState("a bucket whose versions can be locked keeps them all"));
+            }
+            let off = versioning == Versioning::Off && row.versioning != Versioning::Off;
+            row.versioning = if off { Versioning::Suspended } else { versioning };
+            Ok(())
+        })
+        .await
+    }
+
+    /// Lets versions of the bucket be locked, from now on and for good.
+    pub async fn allow_object_lock(&self, bucket: &BucketName) -> Result<(), StoreError> {
+        self.change_bucket(bucket, |row| {
+            if row.versioning != Versioning::Enabled {
+                return Err(StoreError::BucketState("only versions can be locked; enable versioning first"));
+            }
+            row.object_lock = true;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn change_bucket(
+        &self,
+        bucket: &BucketName,
+        change: impl Fn(&mut BucketRow) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        for _ in 0..TRIES {
+            let (mut row, bytes) = self.inner.bucket_row(bucket).await?;
+            change(&mut row)?;
+            let key = key::bucket(bucket);
+            match self
+                .inner
+                .meta
+                .commit(Transaction::new().expect(key.clone(), Some(bytes)).put(key, row.encode()))
+                .await
+            {
+                Ok(()) => return Ok(()),
+                Err(MetaError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Busy)
+    }
+
+    /// A setting of the bucket, as it was set.
+    pub async fn setting(&self, bucket: &BucketName, name: &str) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.inner.meta.get(&key::setting(bucket, name)).await?)
+    }
+
+    /// Sets a setting of the bucket, or removes it.
+    pub async fn set_setting(&self, bucket: &BucketName, name: &str, value: Option<Bytes>) -> Result<(), StoreError> {
+        for _ in 0..TRIES {
+            let (_, bytes) = self.inner.bucket_row(bucket).await?;
+            let tx = Transaction::new().expect(key::bucket(bucket), Some(bytes));
+            let key = key::setting(bucket, name);
+            let tx = match &value {
+                Some(value) => tx.put(key, value.clone()),
+                None => tx.delete(key),
+            };
+            match self.inner.meta.commit(tx).await {
+                Ok(()) => return Ok(()),
+                Err(MetaError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Busy)
     }
 
     /// All buckets by name, the appliance's own among them.
@@ -76,8 +166,7 @@ impl Store {
             let rows = self.inner.meta.scan(&start, b"b0", PAGE).await?;
             for (key, value) in &rows {
                 let row = BucketRow::decode(value)?;
-                let name = bucket_name(&key[2..])?;
-                found.push(BucketInfo { name, owner: row.owner, created: row.created });
+                found.push(info(bucket_name(&key[2..])?, row));
             }
             match rows.last() {
                 Some((key, _)) if rows.len() == PAGE => start = [key, &b"\0"[..]].concat(),
@@ -85,6 +174,11 @@ impl Store {
             }
         }
     }
+}
+
+fn info(name: BucketName, row: BucketRow) -> BucketInfo {
+    let BucketRow { owner, created, versioning, object_lock, .. } = row;
+    BucketInfo { name, owner, created, versioning, object_lock }
 }
 
 /// A bucket's name as it stands in a row's key.

@@ -185,11 +185,7 @@ impl Check<'_> {
 
     async fn all_objects(&mut self) -> Result<(), StoreError> {
         let mut walk = Walk::new(None);
-        loop {
-            let page = walk.next(self.inner).await?;
-            if page.is_empty() {
-                return Ok(());
-            }
+        while let Some(page) = walk.next(self.inner).await? {
             for met in page {
                 match met {
                     Ok(met) => self.one_object(met).await?,
@@ -197,6 +193,7 @@ impl Check<'_> {
                 }
             }
         }
+        Ok(())
     }
 
     async fn one_object(&mut self, met: Met) -> Result<(), StoreError> {
@@ -209,7 +206,7 @@ impl Check<'_> {
             Ok((terms, _)) => terms,
             Err(StoreError::CorruptRow(damage)) => {
                 // Deleted or replaced since its row was read: its manifest went with it.
-                if self.inner.meta.get(&key::object(&met.bucket, &met.key)).await? == Some(met.row.encode()) {
+                if !self.inner.is_changed(&met).await? {
                     self.error(None, None, Some(name), damage.to_string());
                 }
                 return Ok(());

@@ -10,6 +10,7 @@ use super::error::StoreError;
 use super::faults::Fault;
 use super::ingest::Content;
 use super::types::{ObjectInfo, Precondition};
+use super::version::Succession;
 use crate::format::field::Damaged;
 use crate::format::manifest::Term;
 use crate::format::row::{self, Body, ObjectRow, key};
@@ -138,7 +139,7 @@ impl Inner {
     ) -> Result<ObjectInfo, StoreError> {
         let outcome = self.try_commit(bucket, object, &row, precondition, with).await;
         match outcome {
-            Ok(replaced) => {
+            Ok((row, replaced)) => {
                 if let Some(replaced) = replaced {
                     self.drop_manifest(&replaced.body).await;
                 }
@@ -151,6 +152,7 @@ impl Inner {
         }
     }
 
+    /// The row as it was written, and the one that is gone for it.
     async fn try_commit(
         &self,
         bucket: &BucketName,
@@ -158,26 +160,21 @@ impl Inner {
         row: &ObjectRow,
         precondition: &Precondition,
         with: impl Fn(Transaction) -> Transaction,
-    ) -> Result<Option<ObjectRow>, StoreError> {
-        let key = key::object(bucket, object);
-        let encoded = row.encode();
+    ) -> Result<(ObjectRow, Option<ObjectRow>), StoreError> {
         let packs = self.packs_of(&row.body, row.size).await?;
         for _ in 0..TRIES {
-            let (_, bucket_bytes) = self.bucket_row(bucket).await?;
-            let found = self.meta.get(&key).await?;
-            let replaced = found.as_deref().map(ObjectRow::decode).transpose()?;
-            check(precondition, replaced.as_ref(), object)?;
-            let tx = Transaction::new()
-                .expect(key::bucket(bucket), Some(bucket_bytes))
-                .expect(key.clone(), found)
-                .put(key.clone(), encoded.clone());
+            let bucket_row = self.bucket_row(bucket).await?;
+            let found = self.newest(bucket, object).await?;
+            let there = found.as_ref().map(|found| &found.row).filter(|row| !row.marker);
+            check(precondition, there, object)?;
+            let Succession { row, tx, replaced } = self.succeed(bucket, object, bucket_row, found, row).await?;
             let tx = with(self.with_packs(tx, &packs).await?);
             if self.faults.has(Fault::AcknowledgeEarly) {
                 let _ = self.meta.commit(tx).now_or_never();
-                return Ok(replaced);
+                return Ok((row, replaced));
             }
             match self.meta.commit(tx).await {
-                Ok(()) => return Ok(replaced),
+                Ok(()) => return Ok((row, replaced)),
                 Err(MetaError::Conflict) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -187,7 +184,11 @@ impl Inner {
 }
 
 fn check(precondition: &Precondition, found: Option<&ObjectRow>, object: &ObjectKey) -> Result<(), StoreError> {
-    if precondition.if_none_match_any && found.is_some() {
+    let unwanted = match (&precondition.if_none_match, found) {
+        (Some(etag), Some(row)) => *etag == row.etag,
+        _ => precondition.if_none_match_any && found.is_some(),
+    };
+    if unwanted {
         return Err(StoreError::PreconditionFailed);
     }
     match (&precondition.if_match, found) {

@@ -4,7 +4,8 @@ use std::io;
 
 use crate::format::field::Damaged;
 use crate::meta::MetaError;
-use crate::model::{BucketName, ObjectKey, PackId, UploadId};
+use crate::model::{BucketName, ObjectKey, PackId, UploadId, VersionId};
+use crate::sys::clock::Timestamp;
 
 /// Any error, as streams carry it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -24,6 +25,28 @@ pub enum StoreError {
     /// The object does not exist.
     #[error("there is no object {0}")]
     NoSuchKey(ObjectKey),
+    /// The object was deleted: its newest version, or the one that was asked for, is a delete marker.
+    #[error("the object was deleted; name one of its versions to read it")]
+    DeleteMarker {
+        /// The marker.
+        version: VersionId,
+        /// When it was written.
+        modified: Timestamp,
+        /// Whether the request named it.
+        named: bool,
+    },
+    /// The version does not exist.
+    #[error("there is no version {0} of this object")]
+    NoSuchVersion(VersionId),
+    /// The version is locked.
+    #[error("the version is locked, by a legal hold or until its retention ends")]
+    Locked,
+    /// The bucket is not in a state that allows it.
+    #[error("{0}")]
+    BucketState(&'static str),
+    /// The request says something that does not fit what is stored.
+    #[error("{0}")]
+    Unfit(&'static str),
     /// The upload does not exist, or was completed or aborted.
     #[error("there is no open upload {0}; it may have been completed or aborted: begin a new one")]
     NoSuchUpload(UploadId),

@@ -28,7 +28,12 @@ impl Store {
             let mut jumped = false;
             for (row_key, value) in &rows {
                 let object = object_key(&row_key[base.len()..])?;
-                let group = group_of(&object, request);
+                let row = ObjectRow::decode(value)?;
+                if row.marker {
+                    start = [row_key, &b"\0"[..]].concat();
+                    continue;
+                }
+                let group = group_of(&object, &request.prefix, request.delimiter.as_deref());
                 if page.objects.len() + page.prefixes.len() >= request.limit {
                     return Ok(page);
                 }
@@ -39,7 +44,6 @@ impl Store {
                     jumped = true;
                     break;
                 }
-                let row = ObjectRow::decode(value)?;
                 start = [row_key, &b"\0"[..]].concat();
                 page.objects.push(ObjectInfo::from_row(object, &row));
             }
@@ -63,10 +67,10 @@ fn begin(base: &[u8], prefix: &[u8], request: &ListRequest) -> Vec<u8> {
 }
 
 /// What the key's group has in common, when it belongs to one.
-fn group_of<'a>(object: &'a ObjectKey, request: &ListRequest) -> Option<&'a str> {
-    let delimiter = request.delimiter.as_deref().filter(|delimiter| !delimiter.is_empty())?;
-    let at = object.as_str().get(request.prefix.len()..)?.find(delimiter)?;
-    object.as_str().get(..request.prefix.len() + at + delimiter.len())
+pub(super) fn group_of<'a>(object: &'a ObjectKey, prefix: &str, delimiter: Option<&str>) -> Option<&'a str> {
+    let delimiter = delimiter.filter(|delimiter| !delimiter.is_empty())?;
+    let at = object.as_str().get(prefix.len()..)?.find(delimiter)?;
+    object.as_str().get(..prefix.len() + at + delimiter.len())
 }
 
 /// An object's key as it stands in a row's key.

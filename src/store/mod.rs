@@ -9,14 +9,17 @@ mod bucket;
 mod care;
 mod check;
 mod commit;
+mod delete;
 mod error;
 mod export;
 mod faults;
 mod fetch;
 mod gc;
+mod history;
 mod home;
 mod ingest;
 mod list;
+mod lock;
 mod multipart;
 mod object;
 mod packer;
@@ -26,6 +29,7 @@ mod session;
 mod standing;
 mod stats;
 mod types;
+mod version;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -38,9 +42,11 @@ pub use export::READ_PACK_MAX;
 pub use faults::{Fault, Faults};
 pub use gc::{GcDone, GcOptions, GcPlan, GcReport, PlannedPack};
 pub use home::{PackHome, Ration};
+pub use lock::{LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL};
 pub use types::{
-    BucketInfo, ByteStream, FsckError, FsckOptions, FsckReport, ListPage, ListRequest, ObjectInfo, PartInfo,
-    Precondition, PutRequest, Stats, UploadInfo,
+    BucketInfo, ByteStream, DeleteRequest, Deleted, FsckError, FsckOptions, FsckReport, LateHeaders, ListPage,
+    ListRequest, ObjectInfo, PartInfo, Precondition, PutRequest, Stats, UploadInfo, VersionInfo, VersionListRequest,
+    VersionPage,
 };
 
 use crate::format::row::{self, key};

@@ -1,6 +1,9 @@
 //! Multipart uploads: each part is stored like an object of its own; completion cuts the seams anew, so that the object has the chunks that
 //! it would have had in one piece, and names it in one transaction.
 
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
 use md5::{Digest as _, Md5};
 
 use super::Store;
@@ -9,7 +12,7 @@ use super::ingest::{Content, Expected, Source, ingest, join};
 use super::list::object_key;
 use super::types::{ByteStream, ObjectInfo, PartInfo, Precondition, PutRequest, UploadInfo};
 use crate::format::manifest::Term;
-use crate::format::row::{ObjectRow, PartRow, UploadRow, key};
+use crate::format::row::{Described, ObjectRow, PartList, PartRow, UploadRow, key};
 use crate::meta::{MetaError, Transaction, prefix_end};
 use crate::model::limit::{PART_MIN, PARTS_MAX, TRANSACTION_KEYS_MAX};
 use crate::model::{BucketName, Digest, ObjectKey, UploadId};
@@ -80,6 +83,7 @@ impl Store {
             modified: clock::now(),
             root_digest: ingested.root_digest,
             body: self.inner.lay_down(ingested.content).await?,
+            described: Described { content_type: None, headers: request.late.get() },
         };
         match self.commit_part(bucket, object, *upload, number, &row).await {
             Ok(()) => Ok(part_info(number, &row)),
@@ -168,6 +172,21 @@ impl Store {
         parts: &[(u32, String)],
         precondition: &Precondition,
     ) -> Result<ObjectInfo, StoreError> {
+        let plainly = |_: &UploadInfo, _: &[PartInfo]| Ok((BTreeMap::new(), Bytes::new()));
+        self.complete_upload_as(bucket, object, upload, parts, precondition, plainly).await
+    }
+
+    /// As [`Store::complete_upload`]; `sum_up` says, given the upload and the parts that were chosen, what headers the object has
+    /// besides those of the upload, and the checksum of each part, one after the other.
+    pub async fn complete_upload_as(
+        &self,
+        bucket: &BucketName,
+        object: &ObjectKey,
+        upload: &UploadId,
+        parts: &[(u32, String)],
+        precondition: &Precondition,
+        sum_up: impl Fn(&UploadInfo, &[PartInfo]) -> Result<(BTreeMap<String, String>, Bytes), StoreError>,
+    ) -> Result<ObjectInfo, StoreError> {
         let _activity = self.inner.activities.begin();
         let upload_row = self.upload_row(bucket, object, *upload).await?;
         let upload_bytes = upload_row.encode();
@@ -176,14 +195,23 @@ impl Store {
         let mut sums = Md5::new();
         chosen.iter().for_each(|part| sums.update(part.md5));
         let size = chosen.iter().map(|part| part.size).sum();
+        let infos: Vec<_> = parts.iter().zip(&chosen).map(|((number, _), row)| part_info(*number, row)).collect();
+        let about = upload_info(object.clone(), *upload, upload_row.clone());
+        let (headers, part_sums) = sum_up(&about, &infos)?;
+        let mut part_list = PartList { sums: part_sums, ..PartList::default() };
+        infos.iter().for_each(|part| part_list.push(part.number, part.size));
+        let mut described = upload_row.described;
+        described.headers.extend(headers);
         let row = ObjectRow {
             size,
             etag: format!("{}-{}", hex::encode(sums.finalize()), chosen.len()),
             modified: clock::now(),
-            described: upload_row.described,
+            described,
             root_digest: Some(root_digest),
             parts: chosen.len() as u32,
             body: self.inner.lay_down(Content::Terms(terms)).await?,
+            part_list,
+            ..ObjectRow::empty()
         };
         let upload_key = key::upload(bucket, object, *upload);
         let with =
@@ -234,6 +262,16 @@ impl Store {
         }
     }
 
+    /// An open upload.
+    pub async fn upload(
+        &self,
+        bucket: &BucketName,
+        object: &ObjectKey,
+        upload: &UploadId,
+    ) -> Result<UploadInfo, StoreError> {
+        Ok(upload_info(object.clone(), *upload, self.upload_row(bucket, object, *upload).await?))
+    }
+
     /// The parts of an open upload, by number.
     pub async fn list_parts(
         &self,
@@ -258,8 +296,7 @@ impl Store {
                 let damaged = crate::format::field::Damaged { what: "row key", why: "it names no upload" };
                 let (head, id) = row_key[prefix.len()..].split_last_chunk::<16>().ok_or(damaged)?;
                 let (_, head) = head.split_last().ok_or(damaged)?;
-                let created = UploadRow::decode(value)?.created;
-                uploads.push(UploadInfo { key: object_key(head)?, id: UploadId(*id), created });
+                uploads.push(upload_info(object_key(head)?, UploadId(*id), UploadRow::decode(value)?));
             }
             match rows.last() {
                 Some((row_key, _)) if rows.len() == PAGE => start = [row_key, &b"\0"[..]].concat(),
@@ -294,5 +331,10 @@ fn choose<'a>(stored: &'a [(u32, PartRow)], named: &[(u32, String)]) -> Result<V
 }
 
 fn part_info(number: u32, row: &PartRow) -> PartInfo {
-    PartInfo { number, size: row.size, etag: hex::encode(row.md5), modified: row.modified }
+    let headers = row.described.headers.clone();
+    PartInfo { number, size: row.size, etag: hex::encode(row.md5), modified: row.modified, headers }
+}
+
+fn upload_info(key: ObjectKey, id: UploadId, row: UploadRow) -> UploadInfo {
+    UploadInfo { key, id, created: row.created, headers: row.described.headers }
 }

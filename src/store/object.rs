@@ -1,5 +1,6 @@
-//! Objects: put, head, get, delete, copy.
+//! Objects: put, head, get, copy, and changes of what is kept besides the bytes.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 
 use futures_util::{StreamExt as _, stream};
@@ -8,10 +9,11 @@ use super::Store;
 use super::error::{BoxError, StoreError};
 use super::ingest::{Content, Expected, Source, ingest};
 use super::types::{ByteStream, ObjectInfo, Precondition, PutRequest};
+use super::version::Found;
 use crate::format::manifest::Term;
-use crate::format::row::{Body, Described, ObjectRow, key};
+use crate::format::row::{Body, ObjectRow};
 use crate::meta::{MetaError, Transaction};
-use crate::model::{BucketName, ByteRange, ObjectKey};
+use crate::model::{BucketName, ByteRange, ObjectKey, VersionId};
 use crate::sys::clock;
 
 /// Tries against writers that keep changing the same object.
@@ -41,8 +43,8 @@ impl Store {
             modified: clock::now(),
             described: request.described(),
             root_digest: Some(ingested.root_digest),
-            parts: 0,
             body: self.inner.lay_down(ingested.content).await?,
+            ..ObjectRow::empty()
         };
         self.inner.commit_object(bucket, object, row, &request.precondition, |tx| tx).await
     }
@@ -62,20 +64,33 @@ impl Store {
             size: ingested.size,
             etag: ingested.root_digest.to_string(),
             modified: clock::now(),
-            described: Described::default(),
             root_digest: Some(ingested.root_digest),
-            parts: 0,
             body: self.inner.lay_down(ingested.content).await?,
+            ..ObjectRow::empty()
         };
         self.inner.commit_object(bucket, object, row, &Precondition::default(), |tx| tx).await
     }
 
-    pub(super) async fn object_row(&self, bucket: &BucketName, object: &ObjectKey) -> Result<ObjectRow, StoreError> {
-        match self.inner.meta.get(&key::object(bucket, object)).await? {
-            Some(bytes) => Ok(ObjectRow::decode(&bytes)?),
+    /// The row of an object, or of one of its versions; a delete marker is none.
+    pub(super) async fn object_row(
+        &self,
+        bucket: &BucketName,
+        object: &ObjectKey,
+        version: Option<VersionId>,
+    ) -> Result<ObjectRow, StoreError> {
+        let found = match version {
+            None => self.inner.newest(bucket, object).await?,
+            Some(id) => self.inner.version(bucket, object, id).await?.map(|(found, _)| found),
+        };
+        match found.map(|found| found.row) {
+            Some(row) if row.marker => {
+                let (marker, modified) = (row.version.id(), row.modified);
+                Err(StoreError::DeleteMarker { version: marker, modified, named: version.is_some() })
+            }
+            Some(row) => Ok(row),
             None => {
                 self.inner.bucket_row(bucket).await?;
-                Err(StoreError::NoSuchKey(object.clone()))
+                Err(version.map_or_else(|| StoreError::NoSuchKey(object.clone()), StoreError::NoSuchVersion))
             }
         }
     }
@@ -86,17 +101,18 @@ impl Store {
         &self,
         bucket: &BucketName,
         object: &ObjectKey,
+        version: Option<VersionId>,
         wanted: impl Fn(&ObjectRow) -> Result<ByteRange, StoreError>,
     ) -> Result<(ObjectRow, ByteRange, (Vec<Term>, u64)), StoreError> {
         for _ in 0..TRIES {
-            let row = self.object_row(bucket, object).await?;
+            let row = self.object_row(bucket, object, version).await?;
             let range = wanted(&row)?;
             if range.is_empty() {
                 return Ok((row, range, (Vec::new(), 0)));
             }
             match self.inner.terms(&row.body, range.start, range.end).await {
                 Ok(terms) => return Ok((row, range, terms)),
-                Err(StoreError::CorruptRow(damage)) if self.object_row(bucket, object).await? == row => {
+                Err(StoreError::CorruptRow(damage)) if self.object_row(bucket, object, version).await? == row => {
                     return Err(damage.into());
                 }
                 Err(StoreError::CorruptRow(_)) => {}
@@ -108,7 +124,17 @@ impl Store {
 
     /// What is known about an object.
     pub async fn head(&self, bucket: &BucketName, object: &ObjectKey) -> Result<ObjectInfo, StoreError> {
-        let row = self.object_row(bucket, object).await?;
+        self.head_version(bucket, object, None).await
+    }
+
+    /// What is known about an object, or about one of its versions.
+    pub async fn head_version(
+        &self,
+        bucket: &BucketName,
+        object: &ObjectKey,
+        version: Option<VersionId>,
+    ) -> Result<ObjectInfo, StoreError> {
+        let row = self.object_row(bucket, object, version).await?;
         Ok(ObjectInfo::from_row(object.clone(), &row))
     }
 
@@ -120,6 +146,17 @@ impl Store {
         object: &ObjectKey,
         range: Option<ByteRange>,
     ) -> Result<(ObjectInfo, ByteStream), StoreError> {
+        self.get_version(bucket, object, None, range).await
+    }
+
+    /// As [`Store::get`], of one of the object's versions.
+    pub async fn get_version(
+        &self,
+        bucket: &BucketName,
+        object: &ObjectKey,
+        version: Option<VersionId>,
+        range: Option<ByteRange>,
+    ) -> Result<(ObjectInfo, ByteStream), StoreError> {
         // Under way until the last byte is given out: what the object refers to stays until then, whatever becomes of the object.
         let activity = self.inner.activities.begin();
         let within = |row: &ObjectRow| {
@@ -127,7 +164,7 @@ impl Store {
             let is_within = range.start <= range.end && range.end <= row.size;
             if is_within { Ok(range) } else { Err(StoreError::InvalidRange { size: row.size }) }
         };
-        let (row, range, (terms, offset)) = self.row_and_terms(bucket, object, within).await?;
+        let (row, range, (terms, offset)) = self.row_and_terms(bucket, object, version, within).await?;
         let info = ObjectInfo::from_row(object.clone(), &row);
         if let Body::Inline(bytes) = &row.body {
             let bytes = bytes.slice(range.start as usize..range.end as usize);
@@ -150,29 +187,6 @@ impl Store {
         }
     }
 
-    /// Deletes an object; whether there was one.
-    pub async fn delete(&self, bucket: &BucketName, object: &ObjectKey) -> Result<bool, StoreError> {
-        let key = key::object(bucket, object);
-        for _ in 0..TRIES {
-            let Some(found) = self.inner.meta.get(&key).await? else {
-                self.inner.bucket_row(bucket).await?;
-                return Ok(false);
-            };
-            let tx = Transaction::new().expect(key.clone(), Some(found.clone())).delete(key.clone());
-            match self.inner.meta.commit(tx).await {
-                Ok(()) => {
-                    if let Ok(row) = ObjectRow::decode(&found) {
-                        self.inner.drop_manifest(&row.body).await;
-                    }
-                    return Ok(true);
-                }
-                Err(MetaError::Conflict) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(StoreError::Busy)
-    }
-
     /// Copies an object; no chunk moves. `replace` gives the copy its own content type and headers.
     pub async fn copy(
         &self,
@@ -181,18 +195,50 @@ impl Store {
         replace: Option<PutRequest>,
         precondition: &Precondition,
     ) -> Result<ObjectInfo, StoreError> {
+        let describe = |source: &ObjectInfo| replace.clone().unwrap_or_else(|| PutRequest::like(source));
+        self.copy_version((from.0, from.1, None), to, describe, precondition).await
+    }
+
+    /// Copies an object, or one of its versions; no chunk moves. `describe` says what the copy keeps, given what it is copied from.
+    pub async fn copy_version(
+        &self,
+        from: (&BucketName, &ObjectKey, Option<VersionId>),
+        to: (&BucketName, &ObjectKey),
+        describe: impl Fn(&ObjectInfo) -> PutRequest,
+        precondition: &Precondition,
+    ) -> Result<ObjectInfo, StoreError> {
         let _activity = self.inner.activities.begin();
         let whole = |row: &ObjectRow| Ok(ByteRange { start: 0, end: row.size });
-        let (source, _, (terms, _)) = self.row_and_terms(from.0, from.1, whole).await?;
+        let (source, _, (terms, _)) = self.row_and_terms(from.0, from.1, from.2, whole).await?;
         let body = match &source.body {
             Body::Rows(_) => self.inner.lay_down(Content::Terms(terms)).await?,
             other => other.clone(),
         };
-        let described = match replace {
-            Some(PutRequest { content_type, headers, .. }) => Described { content_type, headers },
-            None => source.described.clone(),
-        };
+        let described = describe(&ObjectInfo::from_row(from.1.clone(), &source)).described();
         let row = ObjectRow { modified: clock::now(), described, body, ..source };
         self.inner.commit_object(to.0, to.1, row, precondition, |tx| tx).await
+    }
+
+    /// Changes what is kept of an object, or of one of its versions, besides its bytes.
+    pub async fn amend(
+        &self,
+        bucket: &BucketName,
+        object: &ObjectKey,
+        version: Option<VersionId>,
+        change: impl Fn(&mut BTreeMap<String, String>) -> Result<(), StoreError>,
+    ) -> Result<ObjectInfo, StoreError> {
+        for _ in 0..TRIES {
+            let row = self.object_row(bucket, object, version).await?;
+            let found = self.inner.version(bucket, object, row.version.id()).await?;
+            let Some((Found { key, bytes, mut row }, _)) = found else { continue };
+            change(&mut row.described.headers)?;
+            let tx = Transaction::new().expect(key.clone(), Some(bytes)).put(key, row.encode());
+            match self.inner.meta.commit(tx).await {
+                Ok(()) => return Ok(ObjectInfo::from_row(object.clone(), &row)),
+                Err(MetaError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Busy)
     }
 }

@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
+
 use super::bucket::bucket_name;
 use super::error::StoreError;
 use super::list::object_key;
@@ -39,54 +41,62 @@ impl Marks {
     }
 }
 
-/// An object as the walk meets it.
+/// An object, or an older version of one, as the walk meets it.
 pub(super) struct Met {
+    pub(super) row_key: Bytes,
     pub(super) bucket: BucketName,
     pub(super) key: ObjectKey,
     pub(super) row: ObjectRow,
     pub(super) row_bytes: u64,
 }
 
-/// Walks objects in order, a page of rows at a time.
+/// Walks objects in order, then their older versions, a page of rows at a time.
 pub(super) struct Walk {
-    start: Vec<u8>,
-    end: Vec<u8>,
-    done: bool,
+    /// What is still to be walked, the next one last.
+    ranges: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Walk {
     /// Over one bucket, or all.
     pub(super) fn new(bucket: Option<&BucketName>) -> Self {
-        let start = bucket.map_or_else(|| b"o/".to_vec(), key::objects);
-        Self { end: prefix_end(&start), start, done: false }
+        let objects = bucket.map_or_else(|| b"o/".to_vec(), key::objects);
+        let versions = bucket.map_or_else(|| b"v/".to_vec(), key::versions);
+        let ranges = [versions, objects].map(|start| {
+            let end = prefix_end(&start);
+            (start, end)
+        });
+        Self { ranges: ranges.into() }
     }
 
-    /// The next page; empty at the end. Rows that cannot be read come with their key as text.
-    pub(super) async fn next(&mut self, inner: &Inner) -> Result<Vec<Result<Met, (String, Damaged)>>, StoreError> {
-        if self.done {
-            return Ok(Vec::new());
-        }
-        let rows = inner.meta.scan(&self.start, &self.end, PAGE).await?;
-        self.done = rows.len() < PAGE;
-        if let Some((last, _)) = rows.last() {
-            self.start = [last, &b"\0"[..]].concat();
+    /// The next page; `None` at the end. Rows that cannot be read come with their key as text.
+    pub(super) async fn next(
+        &mut self,
+        inner: &Inner,
+    ) -> Result<Option<Vec<Result<Met, (String, Damaged)>>>, StoreError> {
+        let Some((start, end)) = self.ranges.last_mut() else { return Ok(None) };
+        let rows = inner.meta.scan(start, end, PAGE).await?;
+        match rows.last() {
+            Some((last, _)) if rows.len() == PAGE => *start = [last, &b"\0"[..]].concat(),
+            _ => drop(self.ranges.pop()),
         }
         let met = rows.iter().map(|(row_key, value)| {
             meet(row_key, value).map_err(|damage| (String::from_utf8_lossy(row_key).replace('\0', "/"), damage))
         });
-        Ok(met.collect())
+        Ok(Some(met.collect()))
     }
 }
 
-fn meet(row_key: &[u8], value: &[u8]) -> Result<Met, Damaged> {
+fn meet(row_key: &Bytes, value: &[u8]) -> Result<Met, Damaged> {
     let damaged = Damaged { what: "row key", why: "it holds no object's key" };
-    let split = row_key.iter().position(|byte| *byte == 0).ok_or(damaged)?;
-    Ok(Met {
-        bucket: bucket_name(row_key.get(2..split).ok_or(damaged)?)?,
-        key: object_key(&row_key[split + 1..])?,
-        row: ObjectRow::decode(value)?,
-        row_bytes: (row_key.len() + value.len()) as u64,
-    })
+    let (bucket, key) = if row_key.starts_with(b"v/") {
+        let (bucket, object, _) = key::read_version(row_key)?;
+        (bucket_name(bucket)?, object_key(&object)?)
+    } else {
+        let split = row_key.iter().position(|byte| *byte == 0).ok_or(damaged)?;
+        (bucket_name(row_key.get(2..split).ok_or(damaged)?)?, object_key(&row_key[split + 1..])?)
+    };
+    let row_bytes = (row_key.len() + value.len()) as u64;
+    Ok(Met { row_key: row_key.clone(), bucket, key, row: ObjectRow::decode(value)?, row_bytes })
 }
 
 impl Store {
@@ -100,14 +110,10 @@ impl Store {
         let mut stats = Stats::default();
         let mut marks = Marks::default();
         let mut walk = Walk::new(bucket);
-        loop {
-            let page = walk.next(&self.inner).await?;
-            if page.is_empty() {
-                break;
-            }
+        while let Some(page) = walk.next(&self.inner).await? {
             for met in page {
                 let met = met.map_err(|(_, damage)| damage)?;
-                stats.objects += 1;
+                stats.objects += u64::from(!met.row.marker);
                 stats.logical_bytes += met.row.size;
                 stats.metadata_bytes += met.row_bytes;
                 match &met.row.body {
@@ -169,8 +175,8 @@ impl Store {
 
 impl Inner {
     /// Whether an object's row is another than the one that was met.
-    async fn is_changed(&self, met: &Met) -> Result<bool, StoreError> {
-        Ok(self.meta.get(&key::object(&met.bucket, &met.key)).await? != Some(met.row.encode()))
+    pub(super) async fn is_changed(&self, met: &Met) -> Result<bool, StoreError> {
+        Ok(self.meta.get(&met.row_key).await? != Some(met.row.encode()))
     }
 
     /// How many packs there are, and their bytes.

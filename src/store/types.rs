@@ -2,18 +2,36 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures_util::Stream;
 use serde::{Deserialize, Serialize};
 
 use super::error::BoxError;
-use crate::format::row::{Described, ObjectRow};
-use crate::model::{Digest, ObjectKey, PackId, UploadId};
+use crate::format::row::{Described, ObjectRow, PartList};
+use crate::model::{Digest, ObjectKey, PackId, UploadId, Version, VersionId, Versioning};
 use crate::sys::clock::Timestamp;
 
 /// Bytes as they come or go. An `Err` ends a write without trace.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>> + Send>>;
+
+/// Headers that are known once the body has ended: checksums that it was found to have.
+#[derive(Clone, Debug, Default)]
+pub struct LateHeaders(Arc<Mutex<BTreeMap<String, String>>>);
+
+impl LateHeaders {
+    /// Sets them.
+    pub fn set(&self, headers: BTreeMap<String, String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = headers;
+    }
+
+    /// What was set.
+    #[must_use]
+    pub fn get(&self) -> BTreeMap<String, String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
 
 /// What is put, besides the bytes.
 #[derive(Clone, Debug, Default)]
@@ -28,11 +46,22 @@ pub struct PutRequest {
     pub expected_bytes: Option<u64>,
     /// MD5 that the client announced.
     pub expected_md5: Option<[u8; 16]>,
+    /// Headers that come with the end of the body.
+    pub late: LateHeaders,
 }
 
 impl PutRequest {
+    /// What is kept of an object, for a copy of it.
+    #[must_use]
+    pub fn like(info: &ObjectInfo) -> Self {
+        Self { content_type: info.content_type.clone(), headers: info.headers.clone(), ..Self::default() }
+    }
+
+    /// What is kept; complete once the body has ended.
     pub(super) fn described(&self) -> Described {
-        Described { content_type: self.content_type.clone(), headers: self.headers.clone() }
+        let mut headers = self.headers.clone();
+        headers.extend(self.late.get());
+        Described { content_type: self.content_type.clone(), headers }
     }
 }
 
@@ -43,6 +72,34 @@ pub struct Precondition {
     pub if_match: Option<String>,
     /// There must be no object.
     pub if_none_match_any: bool,
+    /// It must not have this entity tag; an absent object has none.
+    pub if_none_match: Option<String>,
+}
+
+/// What is deleted, and when.
+#[derive(Clone, Debug, Default)]
+pub struct DeleteRequest {
+    /// This version; none is the object as it is now.
+    pub version: Option<VersionId>,
+    /// Only where it has this entity tag, without quotes; `*` is any.
+    pub if_match: Option<String>,
+    /// Only where it was last written at this second, since 1970.
+    pub if_modified: Option<u64>,
+    /// Only where it has so many bytes.
+    pub if_size: Option<u64>,
+    /// Although it is retained in governance mode.
+    pub bypass_governance: bool,
+}
+
+/// What a delete did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// Whether there was something to delete.
+    pub existed: bool,
+    /// The version that was removed, or the marker that was written; none in a bucket that never kept versions.
+    pub version: Option<VersionId>,
+    /// Whether that is a delete marker.
+    pub marker: bool,
 }
 
 /// A bucket.
@@ -54,6 +111,12 @@ pub struct BucketInfo {
     pub owner: String,
     /// When.
     pub created: Timestamp,
+    /// Whether it keeps versions.
+    #[serde(default)]
+    pub versioning: Versioning,
+    /// Whether its versions can be locked.
+    #[serde(default)]
+    pub object_lock: bool,
 }
 
 /// An object.
@@ -75,6 +138,15 @@ pub struct ObjectInfo {
     pub root_digest: Option<Digest>,
     /// Parts that it was put together from; absent for a single PUT.
     pub parts: Option<u32>,
+    /// Which version it is; `null` in a bucket that keeps none.
+    #[serde(skip, default)]
+    pub version: Version,
+    /// Whether it says that the object was deleted.
+    #[serde(skip, default)]
+    pub marker: bool,
+    /// Its parts, where they are known.
+    #[serde(skip, default)]
+    pub part_list: PartList,
 }
 
 impl ObjectInfo {
@@ -88,6 +160,9 @@ impl ObjectInfo {
             headers: row.described.headers.clone(),
             root_digest: row.root_digest,
             parts: (row.parts > 0).then_some(row.parts),
+            version: row.version,
+            marker: row.marker,
+            part_list: row.part_list.clone(),
         }
     }
 }
@@ -116,6 +191,41 @@ pub struct ListPage {
     pub next: Option<String>,
 }
 
+/// Which versions to list.
+#[derive(Clone, Debug, Default)]
+pub struct VersionListRequest {
+    /// What keys must begin with.
+    pub prefix: String,
+    /// Keys that share what lies between the prefix and this are listed as one.
+    pub delimiter: Option<String>,
+    /// Only what comes after this key; one that ends with the delimiter skips all that begin with it.
+    pub key_after: Option<String>,
+    /// With `key_after`: of that key itself, the versions that are older than this one.
+    pub version_after: Option<VersionId>,
+    /// Most versions and prefixes together.
+    pub limit: usize,
+}
+
+/// One version in a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionInfo {
+    /// The version, or the delete marker.
+    pub info: ObjectInfo,
+    /// Whether it is the newest of its key.
+    pub latest: bool,
+}
+
+/// A page of a listing of versions: by key, the newest first.
+#[derive(Clone, Debug, Default)]
+pub struct VersionPage {
+    /// Versions.
+    pub versions: Vec<VersionInfo>,
+    /// What groups of keys have in common.
+    pub prefixes: Vec<String>,
+    /// Where the next page begins; absent on the last.
+    pub next: Option<(String, Option<VersionId>)>,
+}
+
 /// A part of an open upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartInfo {
@@ -127,6 +237,8 @@ pub struct PartInfo {
     pub etag: String,
     /// When it was written.
     pub modified: Timestamp,
+    /// Its checksums, by header.
+    pub headers: BTreeMap<String, String>,
 }
 
 /// An open upload.
@@ -138,6 +250,8 @@ pub struct UploadInfo {
     pub id: UploadId,
     /// When it was begun.
     pub created: Timestamp,
+    /// What the object to be keeps, by header.
+    pub headers: BTreeMap<String, String>,
 }
 
 /// Figures of the store, or of one bucket.

@@ -15,8 +15,10 @@ use bedplate::format::digest::chunk_digest;
 use bedplate::format::disk_marker::DiskMarker;
 use bedplate::format::manifest::{Location, Term};
 use bedplate::format::pack::{Directory, Entry, FOOTER, Footer, GROUP_START, Group, MAGIC};
-use bedplate::format::row::{self, Body, BucketRow, Described, ObjectRow, PackRow, PackState, PartRow, UploadRow};
-use bedplate::model::{Digest, PackId};
+use bedplate::format::row::{
+    self, Body, BucketRow, Described, ObjectRow, PackRow, PackState, PartList, PartRow, UploadRow,
+};
+use bedplate::model::{Digest, PackId, Version, Versioning};
 use bedplate::sys::clock::Timestamp;
 use bytes::Bytes;
 
@@ -71,10 +73,18 @@ fn terms() -> Vec<Term> {
 
 #[test]
 fn bucket_rows() {
-    let row = BucketRow { owner: "root".into(), created: Timestamp(1_795_600_000_000), deleting: None };
+    let row = BucketRow {
+        owner: "root".into(),
+        created: Timestamp(1_795_600_000_000),
+        deleting: None,
+        versioning: Versioning::Off,
+        object_lock: false,
+    };
     assert_eq!(BucketRow::decode(&exact("bucket.row", &row.encode())).unwrap(), row);
     let row = BucketRow { deleting: Some([0x77; 16]), ..row };
     assert_eq!(BucketRow::decode(&exact("bucket-deleting.row", &row.encode())).unwrap(), row);
+    let row = BucketRow { versioning: Versioning::Enabled, object_lock: true, ..row };
+    assert_eq!(BucketRow::decode(&exact("bucket-versioned.row", &row.encode())).unwrap(), row);
 }
 
 #[test]
@@ -83,10 +93,9 @@ fn object_rows() {
         size: 16,
         etag: "b13c0cb5c6d2c0b5c2d0b33b1a2a3fd1".into(),
         modified: Timestamp(1_795_600_000_001),
-        described: Described::default(),
         root_digest: Some(digest(0xaa)),
-        parts: 0,
         body: Body::Inline(Bytes::from_static(b"sixteen bytes, 1")),
+        ..ObjectRow::empty()
     };
     assert_eq!(ObjectRow::decode(&exact("object-inline.row", &inline.encode())).unwrap(), inline);
     let chunked =
@@ -99,9 +108,16 @@ fn object_rows() {
         root_digest: None,
         parts: 10_000,
         body: Body::Rows([0x33; 16]),
-        ..inline
+        ..inline.clone()
     };
     assert_eq!(ObjectRow::decode(&exact("object-rows.row", &long.encode())).unwrap(), long);
+    let mut part_list = PartList { sums: Bytes::from_static(b"sum1sum2sum3"), ..PartList::default() };
+    [(1, 8), (2, 8), (5, 0)].into_iter().for_each(|(number, bytes)| part_list.push(number, bytes));
+    let version = Version { stamp: 1_795_600_000_001_000, random: 0x0102_0304_0506_0708 };
+    let versioned = ObjectRow { version, parts: 3, part_list, ..inline };
+    assert_eq!(ObjectRow::decode(&exact("object-version.row", &versioned.encode())).unwrap(), versioned);
+    let marker = ObjectRow { modified: Timestamp(1_795_600_000_002), version, marker: true, ..ObjectRow::empty() };
+    assert_eq!(ObjectRow::decode(&exact("object-marker.row", &marker.encode())).unwrap(), marker);
     let error = ObjectRow::decode(&damaged("object-terms-damaged.row", &bytes, 40)).unwrap_err();
     assert_eq!(error.to_string(), "the object row is damaged: its checksum does not match");
 }
@@ -155,8 +171,11 @@ fn upload_and_part_rows() {
         modified: Timestamp(1_795_600_000_003),
         root_digest: digest(0xbb),
         body: Body::Terms(terms()),
+        described: Described::default(),
     };
     assert_eq!(PartRow::decode(&exact("part.row", &part.encode())).unwrap(), part);
+    let summed = PartRow { described: described(), ..part };
+    assert_eq!(PartRow::decode(&exact("part-summed.row", &summed.encode())).unwrap(), summed);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::support::{ACCESS_KEY, SECRET_KEY, Server, aws_cli, get, noise, success};
+use crate::support::{ACCESS_KEY, SECRET_KEY, Server, aws_cli, get, noise, python_with_sdk, success};
 
 const MIB: usize = 1024 * 1024;
 
@@ -129,13 +129,13 @@ fn aws_cli_sees_s3() {
     assert!(refused(&["get-object", "--bucket", "surface", "--key", "nope", text(&out)]).contains("NoSuchKey"));
     assert!(refused(&["list-objects-v2", "--bucket", "absent"]).contains("NoSuchBucket"));
     assert!(refused(&["delete-bucket", "--bucket", "surface"]).contains("BucketNotEmpty"));
+    let anonymous = get(server.s3(), "/surface").unwrap();
+    assert!(anonymous.starts_with("HTTP/1.1 403"), "{anonymous}");
     aws.run(&["s3", "rm", "--recursive", "s3://surface"]);
     aws.run(&["s3api", "delete-bucket", "--bucket", "surface"]);
 
     let wrong = Aws { server: &server, secret_key: "not-the-secret" }.output(&["s3", "ls"]);
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("SignatureDoesNotMatch"));
-    let anonymous = get(server.s3(), "/surface").unwrap();
-    assert!(anonymous.starts_with("HTTP/1.1 403"), "{anonymous}");
 }
 
 /// What was acknowledged before a SIGKILL is there after it, and a clean stop ends with 0.
@@ -239,4 +239,27 @@ fn start_says_what_is_in_the_way() {
     assert!(!server.log().contains(SECRET_KEY));
     let metrics = get(server.api(), "/metrics").unwrap();
     assert!(metrics.contains("bedplate_requests_total"), "{metrics}");
+}
+
+/// What S3's documentation promises of versions, tags, locks, checksums, policies, CORS, lifecycle rules, conditions and multipart
+/// uploads, asked of the server by the AWS SDK for Python: each promise is a function in the script.
+#[test]
+fn surface_is_as_documented() {
+    let server = Server::start();
+    let key = |tenant: &str| {
+        success(server.program().args(["tenant", "create", tenant]).output().unwrap(), &["tenant", "create"]);
+        let made = server.json(&["key", "create", "--tenant", tenant]);
+        ["access_key", "secret_key"].map(|name| made[name].as_str().unwrap().to_owned())
+    };
+    let keys = [key("surface"), key("stranger")].concat();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/s3/surface.py");
+    let ran = Command::new(python_with_sdk())
+        .arg(script)
+        .arg(server.s3_url())
+        .args(keys)
+        .env("AWS_CONFIG_FILE", server.path("aws-config"))
+        .env("AWS_SHARED_CREDENTIALS_FILE", server.path("aws-credentials"))
+        .output()
+        .unwrap();
+    assert!(ran.status.success(), "{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
 }

@@ -19,7 +19,7 @@ use crate::image::Catalogue;
 use crate::image::boot::BootMedia;
 use crate::meta::Embedded;
 use crate::rack::{Conductor, ConductorConfig, Pace};
-use crate::s3::{S3Config, S3Door};
+use crate::s3::{Lifecycle, LifecycleSettings, S3Config, S3Door};
 use crate::store::{GcOptions, PackHome, Ration, ScrubSettings, Store};
 use crate::sys::space::Reserve;
 use crate::sys::wire;
@@ -38,6 +38,8 @@ const GC_EVERY: &str = "1h";
 const SCRUB_WITHIN: &str = "30d";
 /// What the scrub reads in a second at most.
 const SCRUB_RATE: &str = "32MiB";
+/// Rules count in days, so an hour more or less is not felt.
+const LIFECYCLE: LifecycleSettings = LifecycleSettings { every: Duration::from_secs(3_600) };
 /// Between two looks at the store's figures for /metrics.
 const FIGURES_EVERY: Duration = Duration::from_secs(300);
 
@@ -284,6 +286,8 @@ impl Appliance {
         if let Some(scrub) = self.scrub {
             self.jobs.spawn("scrub", self.store.clone().keep_scrubbing(scrub, self.jobs.token()));
         }
+        let lifecycle = Lifecycle::new(self.store.clone());
+        self.jobs.spawn("lifecycle", lifecycle.keep_sweeping(LIFECYCLE, self.jobs.token()));
         self.api.set_ready(true);
         tracing::info!(s3 = %s3_address, api = %api_address, pin = self.identity.pin_text(), "ready");
         Ok(())

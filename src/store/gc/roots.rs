@@ -74,6 +74,10 @@ impl Root {
 }
 
 fn name_of(key: &[u8]) -> String {
+    if let Ok((bucket, object, version)) = key::read_version(key) {
+        let (bucket, object) = (String::from_utf8_lossy(bucket), String::from_utf8_lossy(&object));
+        return format!("object {bucket}/{object}, version {}", version.id());
+    }
     match (key.strip_prefix(b"o/"), key.get(4..)) {
         (Some(object), _) => format!("object {}", String::from_utf8_lossy(object).replace('\0', "/")),
         (None, Some(part)) => format!("part {} of an upload", hex::encode(part)),
@@ -95,7 +99,8 @@ pub(in crate::store) struct Roots {
 impl Roots {
     pub(in crate::store) fn all() -> Self {
         let range = |prefix: &[u8]| (prefix.to_vec(), prefix_end(prefix));
-        Self { ranges: vec![range(b"u/p/"), range(b"o/")] }
+        // Taken from the end: a version that becomes an older one meanwhile goes on to a range that is yet to come.
+        Self { ranges: vec![range(b"v/"), range(b"u/p/"), range(b"o/")] }
     }
 
     /// The next page; none at the end. A row that cannot be read is an error.
@@ -107,10 +112,10 @@ impl Roots {
             _ => drop(self.ranges.pop()),
         }
         let roots = rows.into_iter().map(|(key, bytes)| {
-            let kind = if key.starts_with(b"o/") {
-                ObjectRow::decode(&bytes).map(Kind::Object)
-            } else {
+            let kind = if key.starts_with(b"u/p/") {
                 PartRow::decode(&bytes).map(Kind::Part)
+            } else {
+                ObjectRow::decode(&bytes).map(Kind::Object)
             };
             let kind = kind.map_err(|damage| unreadable(&name_of(&key), &damage))?;
             Ok(Root { key, bytes, kind })

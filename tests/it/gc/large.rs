@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bedplate::format::manifest::Term;
-use bedplate::format::row::{self, Body, Described, ObjectRow, PackRow, PackState};
+use bedplate::format::row::{self, Body, ObjectRow, PackRow, PackState};
 use bedplate::meta::{Meta, Transaction};
 use bedplate::model::PackId;
 use bedplate::store::GcOptions;
@@ -73,15 +73,7 @@ async fn object(meta: &Arc<dyn Meta>, number: u64, terms: &[Term]) {
         end += terms.iter().map(|term| term.bytes).sum::<u64>();
         tx = tx.put(row::key::manifest(&id, end), row::encode_terms(terms));
     }
-    let object = ObjectRow {
-        size: end,
-        etag: "made-up".into(),
-        modified: Timestamp(0),
-        described: Described::default(),
-        root_digest: None,
-        parts: 0,
-        body: Body::Rows(id),
-    };
+    let object = ObjectRow { size: end, etag: "made-up".into(), body: Body::Rows(id), ..ObjectRow::empty() };
     meta.commit(tx.put(row::key::object(&bucket(), &key(&number.to_string())), object.encode())).await.unwrap();
 }
 

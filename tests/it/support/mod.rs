@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The root key of every test's appliance.
@@ -181,6 +182,21 @@ pub(crate) fn aws_cli() -> PathBuf {
     if Command::new("aws").arg("--version").output().is_ok_and(|output| output.status.success()) {
         return PathBuf::from("aws");
     }
+    aws_programs().join("aws")
+}
+
+/// A Python that has the AWS SDK on which aws-cli stands.
+pub(crate) fn python_with_sdk() -> PathBuf {
+    if Command::new("python3").args(["-c", "import botocore"]).output().is_ok_and(|output| output.status.success()) {
+        return PathBuf::from("python3");
+    }
+    aws_programs().join("python")
+}
+
+/// Where the programs of an aws-cli are that was installed beside the build.
+fn aws_programs() -> PathBuf {
+    static ONCE: Mutex<()> = Mutex::new(());
+    let _alone = ONCE.lock().unwrap_or_else(PoisonError::into_inner);
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv-aws");
     let program = root.join("bin/aws");
     if !program.exists() {
@@ -189,5 +205,5 @@ pub(crate) fn aws_cli() -> PathBuf {
         let installed = Command::new(root.join("bin/pip")).args(["install", "--quiet", "awscli"]).status().unwrap();
         assert!(installed.success(), "pip could not install awscli");
     }
-    program
+    root.join("bin")
 }

@@ -1,0 +1,124 @@
+//! Deletes: of an object, which in a bucket that keeps versions writes a delete marker, or of one version.
+
+use super::Store;
+use super::error::StoreError;
+use super::lock;
+use super::types::{DeleteRequest, Deleted};
+use super::version::{Found, Succession};
+use crate::format::row::ObjectRow;
+use crate::meta::{MetaError, Transaction};
+use crate::model::{BucketName, ObjectKey, Versioning};
+use crate::sys::clock;
+
+/// Tries against writers that keep changing the same object.
+const TRIES: usize = 64;
+
+/// A delete that is ready to be committed.
+struct Planned {
+    tx: Transaction,
+    outcome: Deleted,
+    /// The row that is gone afterwards.
+    removed: Option<ObjectRow>,
+}
+
+impl Store {
+    /// Deletes an object; whether there was one.
+    pub async fn delete(&self, bucket: &BucketName, object: &ObjectKey) -> Result<bool, StoreError> {
+        Ok(self.delete_as(bucket, object, &DeleteRequest::default()).await?.existed)
+    }
+
+    /// Deletes an object or a version, on conditions. What is not there is no error.
+    pub async fn delete_as(
+        &self,
+        bucket: &BucketName,
+        object: &ObjectKey,
+        request: &DeleteRequest,
+    ) -> Result<Deleted, StoreError> {
+        // A version that becomes the newest again refers to packs.
+        let _activity = self.inner.activities.begin();
+        for _ in 0..TRIES {
+            let planned = match request.version {
+                None => self.plan_delete(bucket, object, request).await?,
+                Some(_) => self.plan_removal(bucket, object, request).await?,
+            };
+            if planned.tx.is_empty() {
+                return Ok(planned.outcome);
+            }
+            match self.inner.meta.commit(planned.tx).await {
+                Ok(()) => {
+                    if let Some(row) = planned.removed {
+                        self.inner.drop_manifest(&row.body).await;
+                    }
+                    return Ok(planned.outcome);
+                }
+                Err(MetaError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Busy)
+    }
+
+    /// Of the object as it is now.
+    async fn plan_delete(
+        &self,
+        bucket: &BucketName,
+        object: &ObjectKey,
+        request: &DeleteRequest,
+    ) -> Result<Planned, StoreError> {
+        let bucket_row = self.inner.bucket_row(bucket).await?;
+        let found = self.inner.newest(bucket, object).await?;
+        let there = found.as_ref().filter(|found| !found.row.marker);
+        if let Some(there) = there {
+            check(request, &there.row)?;
+        }
+        let existed = there.is_some();
+        if bucket_row.0.versioning == Versioning::Off {
+            let outcome = Deleted { existed, version: None, marker: false };
+            let Some(Found { key, bytes, row }) = found else {
+                return Ok(Planned { tx: Transaction::new(), outcome, removed: None });
+            };
+            let tx = Transaction::new().expect(key.clone(), Some(bytes)).delete(key);
+            return Ok(Planned { tx, outcome, removed: Some(row) });
+        }
+        let marker = ObjectRow { modified: clock::now(), marker: true, ..ObjectRow::empty() };
+        let Succession { row, tx, replaced } = self.inner.succeed(bucket, object, bucket_row, found, &marker).await?;
+        let outcome = Deleted { existed, version: Some(row.version.id()), marker: true };
+        Ok(Planned { tx, outcome, removed: replaced })
+    }
+
+    /// Of one version.
+    async fn plan_removal(
+        &self,
+        bucket: &BucketName,
+        object: &ObjectKey,
+        request: &DeleteRequest,
+    ) -> Result<Planned, StoreError> {
+        let (bucket_row, _) = self.inner.bucket_row(bucket).await?;
+        let mut outcome = Deleted { version: request.version, ..Deleted::default() };
+        let found = match request.version {
+            Some(id) => self.inner.version(bucket, object, id).await?,
+            None => None,
+        };
+        let Some((found, is_newest)) = found else {
+            return Ok(Planned { tx: Transaction::new(), outcome, removed: None });
+        };
+        check(request, &found.row)?;
+        if lock::holds(&found.row.described.headers, clock::now(), request.bypass_governance) {
+            return Err(StoreError::Locked);
+        }
+        outcome.existed = true;
+        outcome.marker = found.row.marker;
+        if bucket_row.versioning == Versioning::Off {
+            outcome.version = None;
+        }
+        let tx = self.inner.remove(bucket, object, &found, is_newest).await?;
+        Ok(Planned { tx, outcome, removed: Some(found.row) })
+    }
+}
+
+fn check(request: &DeleteRequest, row: &ObjectRow) -> Result<(), StoreError> {
+    let fits = request.if_match.as_ref().is_none_or(|etag| etag == "*" || *etag == row.etag)
+        && request.if_modified.is_none_or(|second| second == row.modified.0 / 1_000)
+        && request.if_size.is_none_or(|size| size == row.size);
+    if fits { Ok(()) } else { Err(StoreError::PreconditionFailed) }
+}

@@ -1,0 +1,174 @@
+//! Versions: what becomes of an object's older versions when a new one is written or one is removed.
+//!
+//! `o/` holds the newest version of each key, a delete marker included; `v/` the older ones, newest first. Every change of the newest
+//! expects its row as it was found, so that two writers of one key never leave two newest versions or none. The collector walks
+//! `o/` before `v/`: a version that becomes an older one is met at least once; one that becomes the newest again has its packs touched.
+
+use bytes::Bytes;
+
+use super::Inner;
+use super::error::StoreError;
+use crate::format::row::{BucketRow, ObjectRow, key};
+use crate::meta::{Transaction, prefix_end};
+use crate::model::{BucketName, ObjectKey, Version, VersionId, Versioning};
+use crate::sys::{clock, entropy};
+
+/// Versions of one key read at once.
+const PAGE: usize = 64;
+
+/// An object's row as it was found.
+#[derive(Clone)]
+pub(super) struct Found {
+    pub(super) key: Vec<u8>,
+    pub(super) bytes: Bytes,
+    pub(super) row: ObjectRow,
+}
+
+/// How a row becomes the newest of its key.
+pub(super) struct Succession {
+    /// The row, with its version.
+    pub(super) row: ObjectRow,
+    /// What the transaction does to the versions before it.
+    pub(super) tx: Transaction,
+    /// The row that is gone afterwards.
+    pub(super) replaced: Option<ObjectRow>,
+}
+
+impl Inner {
+    /// The newest version of a key, if there is one; a delete marker is one.
+    pub(super) async fn newest(&self, bucket: &BucketName, object: &ObjectKey) -> Result<Option<Found>, StoreError> {
+        let key = key::object(bucket, object);
+        let Some(bytes) = self.meta.get(&key).await? else { return Ok(None) };
+        let row = ObjectRow::decode(&bytes)?;
+        Ok(Some(Found { key, bytes, row }))
+    }
+
+    /// One version of a key, if it is there, and whether it is the newest.
+    pub(super) async fn version(
+        &self,
+        bucket: &BucketName,
+        object: &ObjectKey,
+        id: VersionId,
+    ) -> Result<Option<(Found, bool)>, StoreError> {
+        if let Some(newest) = self.newest(bucket, object).await?
+            && newest.row.version.id() == id
+        {
+            return Ok(Some((newest, true)));
+        }
+        let older = match id {
+            VersionId::Null => self.older(bucket, object, Version::is_null).await?,
+            VersionId::Of(version) => {
+                let key = key::version(bucket, object, version);
+                let bytes = self.meta.get(&key).await?;
+                bytes
+                    .map(|bytes| Ok::<_, StoreError>(Found { key, row: ObjectRow::decode(&bytes)?, bytes }))
+                    .transpose()?
+            }
+        };
+        Ok(older.map(|found| (found, false)))
+    }
+
+    /// The newest of a key's older versions that is wanted.
+    async fn older(
+        &self,
+        bucket: &BucketName,
+        object: &ObjectKey,
+        wanted: impl Fn(Version) -> bool,
+    ) -> Result<Option<Found>, StoreError> {
+        let mut start = key::versions_of(bucket, object);
+        let end = prefix_end(&start);
+        let mut batch = 1;
+        loop {
+            let rows = self.meta.scan(&start, &end, batch).await?;
+            for (row_key, bytes) in &rows {
+                let (_, _, version) = key::read_version(row_key)?;
+                if wanted(version) {
+                    let row = ObjectRow::decode(bytes)?;
+                    return Ok(Some(Found { key: row_key.to_vec(), bytes: bytes.clone(), row }));
+                }
+            }
+            match rows.last() {
+                Some((last, _)) if rows.len() == batch => start = [last, &b"\0"[..]].concat(),
+                _ => return Ok(None),
+            }
+            batch = PAGE;
+        }
+    }
+
+    /// Makes `row` the newest version, as the bucket wants it; `found` is what is there.
+    pub(super) async fn succeed(
+        &self,
+        bucket: &BucketName,
+        object: &ObjectKey,
+        (bucket_row, bucket_bytes): (BucketRow, Bytes),
+        found: Option<Found>,
+        row: &ObjectRow,
+    ) -> Result<Succession, StoreError> {
+        let key = key::object(bucket, object);
+        let mut tx = Transaction::new()
+            .expect(key::bucket(bucket), Some(bucket_bytes))
+            .expect(key.clone(), found.as_ref().map(|found| found.bytes.clone()));
+        let mut row = row.clone();
+        let stamp = found.as_ref().map_or(0, |found| found.row.stamp().saturating_add(1)).max(now_micros());
+        let mut replaced = None;
+        match bucket_row.versioning {
+            Versioning::Off => {
+                row.version = Version::default();
+                replaced = found.map(|found| found.row);
+            }
+            Versioning::Enabled => {
+                row.version = Version { stamp, random: fresh_number() };
+                tx = demote(tx, bucket, object, found);
+            }
+            Versioning::Suspended => {
+                row.version = Version { stamp, random: 0 };
+                match found {
+                    Some(found) if found.row.version.is_null() => replaced = Some(found.row),
+                    found => {
+                        tx = demote(tx, bucket, object, found);
+                        if let Some(null) = self.older(bucket, object, Version::is_null).await? {
+                            tx = tx.expect(null.key.clone(), Some(null.bytes)).delete(null.key);
+                            replaced = Some(null.row);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(Succession { tx: tx.put(key, row.encode()), row, replaced })
+    }
+
+    /// Removes a version; where it was the newest, the one before it takes its place.
+    pub(super) async fn remove(
+        &self,
+        bucket: &BucketName,
+        object: &ObjectKey,
+        found: &Found,
+        is_newest: bool,
+    ) -> Result<Transaction, StoreError> {
+        let tx = Transaction::new().expect(found.key.clone(), Some(found.bytes.clone())).delete(found.key.clone());
+        let before = if is_newest { self.older(bucket, object, |_| true).await? } else { None };
+        let Some(before) = before else { return Ok(tx) };
+        let packs = self.packs_of(&before.row.body, before.row.size).await?;
+        let tx = tx.expect(before.key.clone(), Some(before.bytes.clone())).delete(before.key);
+        self.with_packs(tx.put(found.key.clone(), before.bytes), &packs).await
+    }
+}
+
+/// Puts what was the newest version among the older ones.
+fn demote(tx: Transaction, bucket: &BucketName, object: &ObjectKey, found: Option<Found>) -> Transaction {
+    let Some(found) = found else { return tx };
+    let version = Version { stamp: found.row.stamp(), ..found.row.version };
+    let key = key::version(bucket, object, version);
+    tx.expect(key.clone(), None).put(key, found.bytes)
+}
+
+fn now_micros() -> u64 {
+    clock::now().0.saturating_mul(1_000)
+}
+
+/// A random number that is not 0.
+fn fresh_number() -> u64 {
+    let mut bytes = [0; 8];
+    entropy::fill(&mut bytes);
+    u64::from_be_bytes(bytes).max(1)
+}

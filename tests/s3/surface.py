@@ -1,0 +1,632 @@
+"""What S3's documentation promises, asked of a running server through the AWS SDK for Python, each promise a function.
+
+Proves that versions, tags, locks, checksums, policies, CORS, lifecycle rules, conditions, copies and multipart uploads answer as
+documented, refusals included. Usage: surface.py ENDPOINT ACCESS_KEY SECRET_KEY OTHER_ACCESS_KEY OTHER_SECRET_KEY [NAME...]
+"""
+
+import base64
+import datetime
+import hashlib
+import itertools
+import json
+import sys
+import threading
+import traceback
+import urllib.error
+import urllib.parse
+import urllib.request
+import zlib
+
+import botocore.session
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+ENDPOINT, ACCESS, SECRET, OTHER_ACCESS, OTHER_SECRET = sys.argv[1:6]
+COUNT = itertools.count()
+PART = 5 * 1024 * 1024
+
+
+def client(access=ACCESS, secret=SECRET, **config):
+    config = {"s3": {"addressing_style": "path"}, "retries": {"total_max_attempts": 1}, "signature_version": "s3v4", **config}
+    session = botocore.session.get_session()
+    return session.create_client(
+        "s3", region_name="us-east-1", endpoint_url=ENDPOINT, aws_access_key_id=access,
+        aws_secret_access_key=secret, config=Config(**config),
+    )
+
+
+s3 = client()
+other = client(OTHER_ACCESS, OTHER_SECRET)
+nobody = client(signature_version=UNSIGNED)
+
+
+def bucket(versions=False, **options):
+    name = f"surface-{next(COUNT)}"
+    s3.create_bucket(Bucket=name, **options)
+    if versions:
+        s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+    return name
+
+
+def refused(code, status, call, *args, **kwargs):
+    try:
+        call(*args, **kwargs)
+    except ClientError as error:
+        found = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
+        assert found == (code, status), f"refused with {found} instead of {(code, status)}"
+        return error.response
+    raise AssertionError(f"{call.__name__ if hasattr(call, '__name__') else call} succeeded")
+
+
+def body(answer):
+    return answer["Body"].read()
+
+
+def http(method, url, data=None, headers=None):
+    request = urllib.request.Request(url, data=data, method=method, headers=headers or {})
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, dict(answer.headers), answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, dict(error.headers), error.read()
+
+
+# --- versions ---------------------------------------------------------------------------------------------------------
+
+
+def versions_are_kept_and_found():
+    b = bucket()
+    assert "VersionId" not in s3.put_object(Bucket=b, Key="k", Body=b"zero")
+    assert "Status" not in s3.get_bucket_versioning(Bucket=b)
+    s3.put_bucket_versioning(Bucket=b, VersioningConfiguration={"Status": "Enabled"})
+    assert s3.get_bucket_versioning(Bucket=b)["Status"] == "Enabled"
+    first = s3.put_object(Bucket=b, Key="k", Body=b"one")["VersionId"]
+    second = s3.put_object(Bucket=b, Key="k", Body=b"two")["VersionId"]
+    assert body(s3.get_object(Bucket=b, Key="k")) == b"two"
+    assert body(s3.get_object(Bucket=b, Key="k", VersionId=first)) == b"one"
+    assert body(s3.get_object(Bucket=b, Key="k", VersionId="null")) == b"zero"
+    listed = s3.list_object_versions(Bucket=b)
+    assert [v["VersionId"] for v in listed["Versions"]] == [second, first, "null"]
+    assert [v["IsLatest"] for v in listed["Versions"]] == [True, False, False]
+    refused("NoSuchVersion", 404, s3.get_object, Bucket=b, Key="k", VersionId="0" * 31 + "1")
+    refused("InvalidArgument", 400, s3.get_object, Bucket=b, Key="k", VersionId="nonsense")
+
+
+def deletes_leave_markers_and_removals_bring_back():
+    b = bucket(versions=True)
+    first = s3.put_object(Bucket=b, Key="k", Body=b"one")["VersionId"]
+    deleted = s3.delete_object(Bucket=b, Key="k")
+    assert deleted["DeleteMarker"] is True
+    answer = refused("NoSuchKey", 404, s3.get_object, Bucket=b, Key="k")
+    headers = answer["ResponseMetadata"]["HTTPHeaders"]
+    assert headers["x-amz-delete-marker"] == "true" and headers["x-amz-version-id"] == deleted["VersionId"]
+    refused("MethodNotAllowed", 405, s3.get_object, Bucket=b, Key="k", VersionId=deleted["VersionId"])
+    assert "Contents" not in s3.list_objects_v2(Bucket=b)
+    assert len(s3.list_object_versions(Bucket=b)["DeleteMarkers"]) == 1
+    gone = s3.delete_object(Bucket=b, Key="k", VersionId=deleted["VersionId"])
+    assert gone["DeleteMarker"] is True and gone["VersionId"] == deleted["VersionId"]
+    assert body(s3.get_object(Bucket=b, Key="k")) == b"one"
+    refused("BucketNotEmpty", 409, s3.delete_bucket, Bucket=b)
+    s3.delete_object(Bucket=b, Key="k", VersionId=first)
+    s3.delete_bucket(Bucket=b)
+
+
+def suspended_buckets_replace_the_null_version():
+    b = bucket(versions=True)
+    kept = s3.put_object(Bucket=b, Key="k", Body=b"kept")["VersionId"]
+    s3.put_bucket_versioning(Bucket=b, VersioningConfiguration={"Status": "Suspended"})
+    for text in [b"first", b"second"]:
+        s3.put_object(Bucket=b, Key="k", Body=text)
+    listed = [v["VersionId"] for v in s3.list_object_versions(Bucket=b)["Versions"]]
+    assert listed == ["null", kept], listed
+    s3.put_bucket_versioning(Bucket=b, VersioningConfiguration={"Status": "Enabled"})
+    newest = s3.put_object(Bucket=b, Key="k", Body=b"newest")["VersionId"]
+    s3.put_bucket_versioning(Bucket=b, VersioningConfiguration={"Status": "Suspended"})
+    marker = s3.delete_object(Bucket=b, Key="k")
+    assert marker["DeleteMarker"] and marker["VersionId"] == "null"
+    listed = s3.list_object_versions(Bucket=b)
+    assert [v["VersionId"] for v in listed["Versions"]] == [newest, kept]
+    refused("MalformedXML", 400, s3.put_bucket_versioning, Bucket=b, VersioningConfiguration={"Status": "Maybe"})
+
+
+def version_lists_are_paged_and_grouped():
+    b = bucket(versions=True)
+    expected = []
+    for key in ["a", "dir/x", "dir/y", "z"]:
+        ids = [s3.put_object(Bucket=b, Key=key, Body=b"%d" % n)["VersionId"] for n in range(3)]
+        expected += [(key, version) for version in reversed(ids)]
+    for size in [1, 2, 5, 100]:
+        found, markers = [], {}
+        while True:
+            page = s3.list_object_versions(Bucket=b, MaxKeys=size, **markers)
+            assert len(page.get("Versions", [])) <= size
+            found += [(v["Key"], v["VersionId"]) for v in page.get("Versions", [])]
+            if not page["IsTruncated"]:
+                break
+            markers = {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page["NextVersionIdMarker"]}
+        assert found == expected, size
+    page = s3.list_object_versions(Bucket=b, Delimiter="/")
+    assert [p["Prefix"] for p in page["CommonPrefixes"]] == ["dir/"] and len(page["Versions"]) == 6
+    page = s3.list_object_versions(Bucket=b, Prefix="dir/", KeyMarker="dir/x")
+    assert {v["Key"] for v in page["Versions"]} == {"dir/y"}
+
+
+def batch_deletes_name_versions():
+    b = bucket(versions=True)
+    ids = [s3.put_object(Bucket=b, Key="k", Body=b"x")["VersionId"] for _ in range(2)]
+    answer = s3.delete_objects(Bucket=b, Delete={"Objects": [{"Key": "k", "VersionId": ids[0]}, {"Key": "k"}]})
+    by = {entry.get("VersionId"): entry for entry in answer["Deleted"]}
+    assert ids[0] in by and by[None]["DeleteMarker"] is True and by[None]["DeleteMarkerVersionId"]
+    assert [v["VersionId"] for v in s3.list_object_versions(Bucket=b)["Versions"]] == [ids[1]]
+
+
+def copies_come_from_versions():
+    b = bucket(versions=True)
+    first = s3.put_object(Bucket=b, Key="k", Body=b"one")["VersionId"]
+    s3.put_object(Bucket=b, Key="k", Body=b"two")
+    answer = s3.copy_object(Bucket=b, Key="c", CopySource={"Bucket": b, "Key": "k", "VersionId": first})
+    assert answer["CopySourceVersionId"] == first and answer["VersionId"]
+    assert body(s3.get_object(Bucket=b, Key="c")) == b"one"
+    s3.copy_object(Bucket=b, Key="k", CopySource={"Bucket": b, "Key": "k", "VersionId": first})
+    assert body(s3.get_object(Bucket=b, Key="k")) == b"one"
+
+
+# --- tags -------------------------------------------------------------------------------------------------------------
+
+
+def objects_and_buckets_have_tags():
+    b = bucket()
+    tags = [{"Key": "colour", "Value": "light blue"}, {"Key": "empty", "Value": ""}]
+    s3.put_object(Bucket=b, Key="k", Body=b"x", Tagging=urllib.parse.urlencode({t["Key"]: t["Value"] for t in tags}))
+    assert s3.get_object_tagging(Bucket=b, Key="k")["TagSet"] == tags
+    assert s3.head_object(Bucket=b, Key="k")["ResponseMetadata"]["HTTPHeaders"]["x-amz-tagging-count"] == "2"
+    s3.copy_object(Bucket=b, Key="c", CopySource=f"{b}/k")
+    assert s3.get_object_tagging(Bucket=b, Key="c")["TagSet"] == tags
+    s3.copy_object(Bucket=b, Key="c", CopySource=f"{b}/k", TaggingDirective="REPLACE", Tagging="only=this")
+    assert s3.get_object_tagging(Bucket=b, Key="c")["TagSet"] == [{"Key": "only", "Value": "this"}]
+    etag = s3.head_object(Bucket=b, Key="k")["ETag"]
+    s3.put_object_tagging(Bucket=b, Key="k", Tagging={"TagSet": tags[:1]})
+    assert s3.get_object_tagging(Bucket=b, Key="k")["TagSet"] == tags[:1]
+    s3.delete_object_tagging(Bucket=b, Key="k")
+    assert s3.get_object_tagging(Bucket=b, Key="k")["TagSet"] == [] and s3.head_object(Bucket=b, Key="k")["ETag"] == etag
+    many = [{"Key": f"k{n}", "Value": ""} for n in range(11)]
+    refused("InvalidTag", 400, s3.put_object_tagging, Bucket=b, Key="k", Tagging={"TagSet": many})
+    long = [{"Key": "k" * 129, "Value": ""}]
+    refused("InvalidTag", 400, s3.put_object_tagging, Bucket=b, Key="k", Tagging={"TagSet": long})
+    refused("NoSuchTagSet", 404, s3.get_bucket_tagging, Bucket=b)
+    s3.put_bucket_tagging(Bucket=b, Tagging={"TagSet": tags})
+    assert s3.get_bucket_tagging(Bucket=b)["TagSet"] == tags
+    s3.delete_bucket_tagging(Bucket=b)
+    refused("NoSuchTagSet", 404, s3.get_bucket_tagging, Bucket=b)
+
+
+# --- locks ------------------------------------------------------------------------------------------------------------
+
+
+def soon(days=1):
+    return datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0) + datetime.timedelta(days=days)
+
+
+def locked_versions_stay():
+    b = bucket(ObjectLockEnabledForBucket=True)
+    assert s3.get_bucket_versioning(Bucket=b)["Status"] == "Enabled"
+    refused("InvalidBucketState", 409, s3.put_bucket_versioning, Bucket=b, VersioningConfiguration={"Status": "Suspended"})
+    until = soon()
+    v = s3.put_object(Bucket=b, Key="k", Body=b"x", ObjectLockMode="GOVERNANCE", ObjectLockRetainUntilDate=until)["VersionId"]
+    head = s3.head_object(Bucket=b, Key="k")
+    assert head["ObjectLockMode"] == "GOVERNANCE" and head["ObjectLockRetainUntilDate"] == until
+    refused("AccessDenied", 403, s3.delete_object, Bucket=b, Key="k", VersionId=v)
+    refused("AccessDenied", 403, s3.put_object_retention, Bucket=b, Key="k", Retention={"Mode": "GOVERNANCE", "RetainUntilDate": soon(0.5)})
+    s3.put_object_retention(Bucket=b, Key="k", Retention={"Mode": "GOVERNANCE", "RetainUntilDate": soon(2)})
+    marker = s3.delete_object(Bucket=b, Key="k")["VersionId"]
+    s3.delete_object(Bucket=b, Key="k", VersionId=marker)
+    s3.delete_object(Bucket=b, Key="k", VersionId=v, BypassGovernanceRetention=True)
+    v = s3.put_object(Bucket=b, Key="k", Body=b"x", ObjectLockLegalHoldStatus="ON")["VersionId"]
+    refused("AccessDenied", 403, s3.delete_object, Bucket=b, Key="k", VersionId=v, BypassGovernanceRetention=True)
+    assert s3.get_object_legal_hold(Bucket=b, Key="k")["LegalHold"]["Status"] == "ON"
+    s3.put_object_legal_hold(Bucket=b, Key="k", LegalHold={"Status": "OFF"})
+    s3.delete_object(Bucket=b, Key="k", VersionId=v)
+    v = s3.put_object(Bucket=b, Key="c", Body=b"x", ObjectLockMode="COMPLIANCE", ObjectLockRetainUntilDate=until)["VersionId"]
+    refused("AccessDenied", 403, s3.delete_object, Bucket=b, Key="c", VersionId=v, BypassGovernanceRetention=True)
+    refused("InvalidArgument", 400, s3.put_object, Bucket=b, Key="k", Body=b"x", ObjectLockMode="GOVERNANCE")
+    refused("InvalidArgument", 400, s3.put_object, Bucket=b, Key="k", Body=b"x", ObjectLockMode="GOVERNANCE", ObjectLockRetainUntilDate=soon(-1))
+    plain = bucket()
+    refused("InvalidRequest", 400, s3.put_object, Bucket=plain, Key="k", Body=b"x", ObjectLockLegalHoldStatus="ON")
+    refused("InvalidRequest", 400, s3.get_object_retention, Bucket=plain, Key="k")
+    refused("InvalidBucketState", 409, s3.put_object_lock_configuration, Bucket=plain, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled"})
+    refused("ObjectLockConfigurationNotFoundError", 404, s3.get_object_lock_configuration, Bucket=plain)
+
+
+def buckets_lock_by_default():
+    b = bucket(ObjectLockEnabledForBucket=True)
+    rule = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}
+    wanted = {"ObjectLockEnabled": "Enabled", "Rule": rule}
+    s3.put_object_lock_configuration(Bucket=b, ObjectLockConfiguration=wanted)
+    assert s3.get_object_lock_configuration(Bucket=b)["ObjectLockConfiguration"] == wanted
+    v = s3.put_object(Bucket=b, Key="k", Body=b"x")["VersionId"]
+    assert s3.get_object_retention(Bucket=b, Key="k")["Retention"]["Mode"] == "GOVERNANCE"
+    refused("AccessDenied", 403, s3.delete_object, Bucket=b, Key="k", VersionId=v)
+    s3.delete_object(Bucket=b, Key="k", VersionId=v, BypassGovernanceRetention=True)
+    for wrong in [{"Mode": "GOVERNANCE"}, {"Mode": "GOVERNANCE", "Days": 1, "Years": 1}, {"Mode": "LOOSE", "Days": 1}]:
+        wanted = {"ObjectLockEnabled": "Enabled", "Rule": {"DefaultRetention": wrong}}
+        refused("MalformedXML", 400, s3.put_object_lock_configuration, Bucket=b, ObjectLockConfiguration=wanted)
+
+
+# --- checksums --------------------------------------------------------------------------------------------------------
+
+
+def checksums_are_verified_kept_and_told():
+    b = bucket()
+    for algorithm in ["CRC32", "SHA1", "SHA256"]:
+        put = s3.put_object(Bucket=b, Key=algorithm, Body=b"hello", ChecksumAlgorithm=algorithm)
+        name = "Checksum" + algorithm
+        assert put[name]
+        head = s3.head_object(Bucket=b, Key=algorithm, ChecksumMode="ENABLED")
+        assert head[name] == put[name] and head["ChecksumType"] == "FULL_OBJECT"
+        assert name not in s3.head_object(Bucket=b, Key=algorithm)
+        attributes = s3.get_object_attributes(Bucket=b, Key=algorithm, ObjectAttributes=["Checksum", "ETag", "ObjectSize", "StorageClass"])
+        assert attributes["Checksum"][name] == put[name] and attributes["ObjectSize"] == 5
+        assert attributes["ETag"] == hashlib.md5(b"hello").hexdigest() and attributes["StorageClass"] == "STANDARD"
+    wrong = base64.b64encode(hashlib.sha256(b"other").digest()).decode()
+    refused("BadDigest", 400, s3.put_object, Bucket=b, Key="wrong", Body=b"hello", ChecksumSHA256=wrong)
+    refused("InvalidRequest", 400, s3.put_object, Bucket=b, Key="wrong", Body=b"hello", ChecksumSHA256="bad")
+    refused("BadDigest", 400, s3.put_object, Bucket=b, Key="wrong", Body=b"hello", ContentMD5=base64.b64encode(b"0" * 16).decode())
+    refused("InvalidDigest", 400, s3.put_object, Bucket=b, Key="wrong", Body=b"hello", ContentMD5="bad")
+    refused("404", 404, s3.head_object, Bucket=b, Key="wrong")
+    copied = s3.copy_object(Bucket=b, Key="c", CopySource=f"{b}/CRC32", ChecksumAlgorithm="SHA256")
+    assert copied["CopyObjectResult"]["ChecksumSHA256"] == base64.b64encode(hashlib.sha256(b"hello").digest()).decode()
+
+
+def multipart_checksums_are_of_parts_or_of_the_whole():
+    b = bucket()
+    parts = [b"a" * PART, b"b" * 100]
+    for algorithm, kind in [("SHA256", "COMPOSITE"), ("CRC32", "FULL_OBJECT")]:
+        upload = s3.create_multipart_upload(Bucket=b, Key=kind, ChecksumAlgorithm=algorithm, ChecksumType=kind)
+        assert upload["ChecksumAlgorithm"] == algorithm and upload["ChecksumType"] == kind
+        where = {"Bucket": b, "Key": kind, "UploadId": upload["UploadId"]}
+        named = []
+        for number, part in enumerate(parts, 1):
+            put = s3.upload_part(**where, PartNumber=number, Body=part, ChecksumAlgorithm=algorithm)
+            named.append({"PartNumber": number, "ETag": put["ETag"], "Checksum" + algorithm: put["Checksum" + algorithm]})
+        listed = s3.list_parts(**where)
+        assert listed["ChecksumAlgorithm"] == algorithm
+        assert [p["Checksum" + algorithm] for p in listed["Parts"]] == [p["Checksum" + algorithm] for p in named]
+        done = s3.complete_multipart_upload(**where, MultipartUpload={"Parts": named})
+        if kind == "COMPOSITE":
+            digests = b"".join(hashlib.sha256(part).digest() for part in parts)
+            expected = base64.b64encode(hashlib.sha256(digests).digest()).decode() + "-2"
+        else:
+            expected = base64.b64encode(zlib.crc32(b"".join(parts)).to_bytes(4, "big")).decode()
+        assert done["Checksum" + algorithm] == expected, done
+        head = s3.head_object(Bucket=b, Key=kind, ChecksumMode="ENABLED")
+        assert head["ChecksumType"] == kind and head["Checksum" + algorithm] == expected
+    attributes = s3.get_object_attributes(Bucket=b, Key="COMPOSITE", ObjectAttributes=["ObjectParts"], MaxParts=1)
+    parts_told = attributes["ObjectParts"]
+    assert parts_told["TotalPartsCount"] == 2 and parts_told["IsTruncated"] and parts_told["Parts"][0]["Size"] == PART
+    upload = s3.create_multipart_upload(Bucket=b, Key="k", ChecksumAlgorithm="SHA1")["UploadId"]
+    refused("InvalidRequest", 400, s3.upload_part, Bucket=b, Key="k", UploadId=upload, PartNumber=1, Body=b"x", ChecksumAlgorithm="CRC32")
+    refused("InvalidRequest", 400, s3.create_multipart_upload, Bucket=b, Key="k", ChecksumAlgorithm="SHA1", ChecksumType="FULL_OBJECT")
+
+
+# --- multipart --------------------------------------------------------------------------------------------------------
+
+
+def parts_are_read_by_number():
+    b = bucket()
+    parts = {1: b"a" * PART, 3: b"b" * PART, 7: b"c" * 10}
+    upload = s3.create_multipart_upload(Bucket=b, Key="k", Metadata={"who": "me"}, Tagging="a=b", StorageClass="STANDARD_IA")
+    where = {"Bucket": b, "Key": "k", "UploadId": upload["UploadId"]}
+    named = [{"PartNumber": n, "ETag": s3.upload_part(**where, PartNumber=n, Body=p)["ETag"]} for n, p in parts.items()]
+    listed = s3.list_multipart_uploads(Bucket=b)["Uploads"]
+    assert [u["UploadId"] for u in listed] == [upload["UploadId"]] and listed[0]["StorageClass"] == "STANDARD_IA"
+    page = s3.list_parts(**where, MaxParts=2)
+    assert page["IsTruncated"] and page["NextPartNumberMarker"] == 3
+    assert [p["PartNumber"] for p in s3.list_parts(**where, PartNumberMarker=3)["Parts"]] == [7]
+    refused("InvalidPart", 400, s3.complete_multipart_upload, **where, MultipartUpload={"Parts": [{"PartNumber": 2, "ETag": "x"}]})
+    refused("InvalidPartOrder", 400, s3.complete_multipart_upload, **where, MultipartUpload={"Parts": named[::-1]})
+    done = s3.complete_multipart_upload(**where, MultipartUpload={"Parts": named})
+    digests = b"".join(hashlib.md5(part).digest() for part in parts.values())
+    assert done["ETag"] == f'"{hashlib.md5(digests).hexdigest()}-3"'
+    part = s3.get_object(Bucket=b, Key="k", PartNumber=7)
+    assert body(part) == parts[7] and part["PartsCount"] == 3 and part["ResponseMetadata"]["HTTPStatusCode"] == 206
+    assert part["ContentRange"] == f"bytes {2 * PART}-{2 * PART + 9}/{2 * PART + 10}"
+    assert s3.head_object(Bucket=b, Key="k", PartNumber=3)["ContentLength"] == PART
+    refused("InvalidPart", 400, s3.get_object, Bucket=b, Key="k", PartNumber=2)
+    head = s3.head_object(Bucket=b, Key="k")
+    assert head["Metadata"] == {"who": "me"} and head["StorageClass"] == "STANDARD_IA"
+    assert s3.get_object_tagging(Bucket=b, Key="k")["TagSet"] == [{"Key": "a", "Value": "b"}]
+    refused("NoSuchUpload", 404, s3.list_parts, **where)
+    refused("NoSuchUpload", 404, s3.abort_multipart_upload, **where)
+
+
+def small_parts_and_wrong_sizes_are_refused():
+    b = bucket()
+    where = {"Bucket": b, "Key": "k", "UploadId": s3.create_multipart_upload(Bucket=b, Key="k")["UploadId"]}
+    named = [{"PartNumber": n, "ETag": s3.upload_part(**where, PartNumber=n, Body=b"small")["ETag"]} for n in [1, 2]]
+    refused("EntityTooSmall", 400, s3.complete_multipart_upload, **where, MultipartUpload={"Parts": named})
+    refused("InvalidRequest", 400, s3.complete_multipart_upload, **where, MultipartUpload={"Parts": named[:1]}, MpuObjectSize=99)
+    refused("MalformedXML", 400, s3.complete_multipart_upload, **where, MultipartUpload={"Parts": []})
+    s3.abort_multipart_upload(**where)
+    assert "Uploads" not in s3.list_multipart_uploads(Bucket=b)
+
+
+def upload_lists_are_grouped():
+    b = bucket()
+    for key in ["a", "dir/x", "dir/y"]:
+        s3.create_multipart_upload(Bucket=b, Key=key)
+    page = s3.list_multipart_uploads(Bucket=b, Delimiter="/")
+    assert [u["Key"] for u in page["Uploads"]] == ["a"] and [p["Prefix"] for p in page["CommonPrefixes"]] == ["dir/"]
+    page = s3.list_multipart_uploads(Bucket=b, MaxUploads=1)
+    assert page["IsTruncated"] and page["NextKeyMarker"] == "a"
+    page = s3.list_multipart_uploads(Bucket=b, KeyMarker=page["NextKeyMarker"], UploadIdMarker=page["NextUploadIdMarker"])
+    assert [u["Key"] for u in page["Uploads"]] == ["dir/x", "dir/y"]
+
+
+def part_copies_take_ranges_and_conditions():
+    b = bucket()
+    source = s3.put_object(Bucket=b, Key="source", Body=bytes(range(256)) * 100)
+    where = {"Bucket": b, "Key": "k", "UploadId": s3.create_multipart_upload(Bucket=b, Key="k")["UploadId"]}
+    copy = {"CopySource": f"{b}/source", "CopySourceRange": "bytes=10-19"}
+    part = s3.upload_part_copy(**where, PartNumber=1, **copy, CopySourceIfMatch=source["ETag"])["CopyPartResult"]
+    refused("PreconditionFailed", 412, s3.upload_part_copy, **where, PartNumber=2, **copy, CopySourceIfNoneMatch=source["ETag"])
+    refused("InvalidRange", 416, s3.upload_part_copy, **where, PartNumber=2, CopySource=f"{b}/source", CopySourceRange="bytes=0-99999")
+    refused("NoSuchKey", 404, s3.upload_part_copy, **where, PartNumber=2, CopySource=f"{b}/absent")
+    s3.complete_multipart_upload(**where, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]})
+    assert body(s3.get_object(Bucket=b, Key="k")) == bytes(range(10, 20))
+
+
+# --- conditions -------------------------------------------------------------------------------------------------------
+
+
+def writes_and_deletes_have_conditions():
+    b = bucket()
+    refused("NoSuchKey", 404, s3.put_object, Bucket=b, Key="k", Body=b"x", IfMatch="*")
+    etag = s3.put_object(Bucket=b, Key="k", Body=b"x", IfNoneMatch="*")["ETag"]
+    refused("PreconditionFailed", 412, s3.put_object, Bucket=b, Key="k", Body=b"y", IfNoneMatch="*")
+    refused("PreconditionFailed", 412, s3.put_object, Bucket=b, Key="k", Body=b"y", IfMatch='"other"')
+    etag = s3.put_object(Bucket=b, Key="k", Body=b"y", IfMatch=etag)["ETag"]
+    refused("PreconditionFailed", 412, s3.delete_object, Bucket=b, Key="k", IfMatch='"other"')
+    refused("PreconditionFailed", 412, s3.copy_object, Bucket=b, Key="k", CopySource=f"{b}/k", MetadataDirective="REPLACE", IfNoneMatch="*")
+    answer = s3.delete_objects(Bucket=b, Delete={"Objects": [{"Key": "k", "ETag": "other"}]})
+    assert answer["Errors"][0]["Code"] == "PreconditionFailed"
+    s3.delete_object(Bucket=b, Key="k", IfMatch=etag)
+    versioned = bucket(versions=True)
+    s3.put_object(Bucket=versioned, Key="k", Body=b"x")
+    s3.delete_object(Bucket=versioned, Key="k")
+    s3.put_object(Bucket=versioned, Key="k", Body=b"x", IfNoneMatch="*")
+    wins = []
+
+    def race(n):
+        try:
+            s3.put_object(Bucket=b, Key="race", Body=b"%d" % n, IfNoneMatch="*")
+            wins.append(n)
+        except ClientError as error:
+            assert error.response["Error"]["Code"] in ("PreconditionFailed", "ConditionalRequestConflict")
+
+    threads = [threading.Thread(target=race, args=(n,)) for n in range(8)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert len(wins) == 1, wins
+
+
+def reads_have_conditions():
+    b = bucket()
+    etag = s3.put_object(Bucket=b, Key="k", Body=b"x")["ETag"]
+    future = soon(1)
+    past = soon(-1)
+    refused("304", 304, s3.get_object, Bucket=b, Key="k", IfNoneMatch=etag)
+    refused("PreconditionFailed", 412, s3.get_object, Bucket=b, Key="k", IfMatch='"other"')
+    refused("PreconditionFailed", 412, s3.get_object, Bucket=b, Key="k", IfUnmodifiedSince=past)
+    refused("304", 304, s3.get_object, Bucket=b, Key="k", IfModifiedSince=future - datetime.timedelta(days=0.9999))
+    body(s3.get_object(Bucket=b, Key="k", IfMatch=etag, IfUnmodifiedSince=past))
+    refused("InvalidRange", 416, s3.get_object, Bucket=b, Key="k", Range="bytes=5-9")
+
+
+# --- access -----------------------------------------------------------------------------------------------------------
+
+
+def allow(b, action, principal="*", resource=None, effect="Allow", **more):
+    resource = resource or [f"arn:aws:s3:::{b}", f"arn:aws:s3:::{b}/*"]
+    return {"Effect": effect, "Principal": principal, "Action": action, "Resource": resource, **more}
+
+
+def set_policy(b, *statements):
+    s3.put_bucket_policy(Bucket=b, Policy=json.dumps({"Version": "2012-10-17", "Statement": list(statements)}))
+
+
+def policies_decide():
+    b = bucket()
+    s3.put_object(Bucket=b, Key="k", Body=b"x", Tagging="open=yes")
+    s3.put_object(Bucket=b, Key="secret", Body=b"x")
+    for who in [other, nobody]:
+        refused("AccessDenied", 403, who.get_object, Bucket=b, Key="k")
+        refused("AccessDenied", 403, who.list_objects_v2, Bucket=b)
+    refused("NoSuchBucketPolicy", 404, s3.get_bucket_policy, Bucket=b)
+    set_policy(b, allow(b, "s3:GetObject"), allow(b, "s3:*", resource=f"arn:aws:s3:::{b}/secret", effect="Deny"))
+    assert body(nobody.get_object(Bucket=b, Key="k")) == b"x" and body(other.get_object(Bucket=b, Key="k")) == b"x"
+    for who in [nobody, other, s3]:
+        refused("AccessDenied", 403, who.get_object, Bucket=b, Key="secret")
+    refused("AccessDenied", 403, nobody.get_object, Bucket=b, Key="absent")
+    refused("AccessDenied", 403, other.put_object, Bucket=b, Key="k", Body=b"y")
+    assert s3.get_bucket_policy_status(Bucket=b)["PolicyStatus"]["IsPublic"] is True
+    tagged = {"StringEquals": {"s3:ExistingObjectTag/open": "yes"}}
+    set_policy(b, allow(b, "s3:GetObject", Condition=tagged), allow(b, "s3:ListBucket", Condition={"StringEquals": {"s3:prefix": "k"}}))
+    body(other.get_object(Bucket=b, Key="k"))
+    refused("AccessDenied", 403, other.get_object, Bucket=b, Key="secret")
+    assert [o["Key"] for o in other.list_objects_v2(Bucket=b, Prefix="k")["Contents"]] == ["k"]
+    refused("AccessDenied", 403, other.list_objects_v2, Bucket=b)
+    refused("MalformedPolicy", 400, s3.put_bucket_policy, Bucket=b, Policy="{}")
+    elsewhere = json.dumps({"Version": "2012-10-17", "Statement": [allow("elsewhere", "s3:GetObject")]})
+    refused("MalformedPolicy", 400, s3.put_bucket_policy, Bucket=b, Policy=elsewhere)
+    s3.delete_bucket_policy(Bucket=b)
+    refused("AccessDenied", 403, other.get_object, Bucket=b, Key="k")
+    mine = bucket()
+    refused("AccessDenied", 403, other.copy_object, Bucket=mine, Key="c", CopySource=f"{b}/k")
+
+
+def batch_deletes_ask_for_each_key():
+    b = bucket()
+    for key in ["mine", "yours"]:
+        s3.put_object(Bucket=b, Key=key, Body=b"x")
+    set_policy(b, allow(b, "s3:DeleteObject", resource=f"arn:aws:s3:::{b}/yours"))
+    answer = other.delete_objects(Bucket=b, Delete={"Objects": [{"Key": "mine"}, {"Key": "yours"}]})
+    assert [d["Key"] for d in answer["Deleted"]] == ["yours"]
+    assert [(e["Key"], e["Code"]) for e in answer["Errors"]] == [("mine", "AccessDenied")]
+
+
+def public_access_is_blocked():
+    b = bucket()
+    s3.put_object(Bucket=b, Key="k", Body=b"x")
+    refused("NoSuchPublicAccessBlockConfiguration", 404, s3.get_public_access_block, Bucket=b)
+    set_policy(b, allow(b, "s3:GetObject"))
+    block = {"BlockPublicAcls": True, "IgnorePublicAcls": True, "BlockPublicPolicy": True, "RestrictPublicBuckets": True}
+    s3.put_public_access_block(Bucket=b, PublicAccessBlockConfiguration=block)
+    assert s3.get_public_access_block(Bucket=b)["PublicAccessBlockConfiguration"] == block
+    refused("AccessDenied", 403, nobody.get_object, Bucket=b, Key="k")
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [allow(b, "s3:GetObject")]})
+    refused("AccessDenied", 403, s3.put_bucket_policy, Bucket=b, Policy=policy)
+    s3.delete_public_access_block(Bucket=b)
+    body(nobody.get_object(Bucket=b, Key="k"))
+
+
+def lists_of_grants_are_the_owners():
+    b = bucket()
+    s3.put_object(Bucket=b, Key="k", Body=b"x", ACL="bucket-owner-full-control")
+    for acl in [s3.get_bucket_acl(Bucket=b), s3.get_object_acl(Bucket=b, Key="k")]:
+        assert len(acl["Grants"]) == 1 and acl["Grants"][0]["Permission"] == "FULL_CONTROL"
+        assert acl["Grants"][0]["Grantee"]["ID"] == acl["Owner"]["ID"]
+    s3.put_bucket_acl(Bucket=b, ACL="private")
+    for call in [lambda: s3.put_bucket_acl(Bucket=b, ACL="public-read"), lambda: s3.put_object_acl(Bucket=b, Key="k", ACL="public-read"),
+                 lambda: s3.put_object(Bucket=b, Key="k", Body=b"x", ACL="public-read")]:
+        refused("AccessControlListNotSupported", 400, call)
+    refused("OwnershipControlsNotFoundError", 404, s3.get_bucket_ownership_controls, Bucket=b)
+    rules = {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
+    s3.put_bucket_ownership_controls(Bucket=b, OwnershipControls=rules)
+    assert s3.get_bucket_ownership_controls(Bucket=b)["OwnershipControls"] == rules
+
+
+def links_work_for_whom_they_were_signed():
+    b = bucket()
+    s3.put_object(Bucket=b, Key="k ü+", Body=b"x")
+    url = s3.generate_presigned_url("get_object", Params={"Bucket": b, "Key": "k ü+"}, ExpiresIn=60)
+    assert http("GET", url)[2] == b"x"
+    assert http("GET", url.replace("X-Amz-Expires=60", "X-Amz-Expires=61"))[0] == 403
+    assert http("PUT", url, b"y")[0] == 403
+    week = s3.generate_presigned_url("get_object", Params={"Bucket": b, "Key": "k ü+"}, ExpiresIn=8 * 24 * 3600)
+    assert http("GET", week)[0] in (400, 403)
+    url = s3.generate_presigned_url("put_object", Params={"Bucket": b, "Key": "up"}, ExpiresIn=60)
+    assert http("PUT", url, b"body")[0] == 200 and body(s3.get_object(Bucket=b, Key="up")) == b"body"
+    url = other.generate_presigned_url("get_object", Params={"Bucket": b, "Key": "up"}, ExpiresIn=60)
+    assert http("GET", url)[0] == 403
+
+
+def form(fields, file):
+    mark = "form-mark-7d81"
+    out = b""
+    for name, value in fields.items():
+        out += f'--{mark}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+    out += f'--{mark}\r\nContent-Disposition: form-data; name="file"; filename="f.txt"\r\nContent-Type: text/plain\r\n\r\n'.encode()
+    return out + file + f"\r\n--{mark}--\r\n".encode(), {"Content-Type": f"multipart/form-data; boundary={mark}"}
+
+
+def forms_upload():
+    b = bucket()
+    post = s3.generate_presigned_post(b, "up/${filename}", Conditions=[["content-length-range", 1, 10]], ExpiresIn=60)
+    data, headers = form(post["fields"], b"hello")
+    status, answer_headers, text = http("POST", post["url"], data, headers)
+    assert status == 204, (status, text)
+    assert body(s3.get_object(Bucket=b, Key="up/f.txt")) == b"hello"
+    data, headers = form(post["fields"], b"hello, this is too long")
+    status, _, text = http("POST", post["url"], data, headers)
+    assert status == 400 and b"EntityTooLarge" in text, (status, text)
+    wrong = {**post["fields"], "key": "elsewhere/x"}
+    data, headers = form(wrong, b"hello")
+    status, _, text = http("POST", post["url"], data, headers)
+    assert status == 403 and b"AccessDenied" in text, (status, text)
+
+
+# --- CORS -------------------------------------------------------------------------------------------------------------
+
+
+def pages_elsewhere_are_admitted_by_rules():
+    b = bucket()
+    refused("NoSuchCORSConfiguration", 404, s3.get_bucket_cors, Bucket=b)
+    rules = [{"AllowedOrigins": ["https://*.example"], "AllowedMethods": ["GET", "PUT"], "AllowedHeaders": ["x-amz-*"], "ExposeHeaders": ["ETag"], "MaxAgeSeconds": 60}]
+    s3.put_bucket_cors(Bucket=b, CORSConfiguration={"CORSRules": rules})
+    assert s3.get_bucket_cors(Bucket=b)["CORSRules"] == rules
+    ask = {"Origin": "https://a.example", "Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "x-amz-date"}
+    status, headers, _ = http("OPTIONS", f"{ENDPOINT}/{b}/k", headers=ask)
+    headers = {name.lower(): value for name, value in headers.items()}
+    assert status == 200 and headers["access-control-allow-origin"] == "https://a.example", headers
+    assert headers["access-control-allow-headers"] == "x-amz-date" and headers["access-control-max-age"] == "60"
+    for change in [{"Origin": "https://evil.test"}, {"Access-Control-Request-Method": "DELETE"}, {"Access-Control-Request-Headers": "x-other"}]:
+        assert http("OPTIONS", f"{ENDPOINT}/{b}/k", headers={**ask, **change})[0] == 403
+    assert http("OPTIONS", f"{ENDPOINT}/{b}/k")[0] == 400
+    set_policy(b, allow(b, "s3:GetObject"))
+    s3.put_object(Bucket=b, Key="k", Body=b"x")
+    _, headers, _ = http("GET", f"{ENDPOINT}/{b}/k", headers={"Origin": "https://a.example"})
+    headers = {name.lower(): value for name, value in headers.items()}
+    assert headers["access-control-allow-origin"] == "https://a.example" and headers["access-control-expose-headers"] == "ETag"
+    _, headers, _ = http("GET", f"{ENDPOINT}/{b}/k", headers={"Origin": "https://evil.test"})
+    assert "access-control-allow-origin" not in {name.lower() for name in headers}
+    s3.delete_bucket_cors(Bucket=b)
+    assert http("OPTIONS", f"{ENDPOINT}/{b}/k", headers=ask)[0] == 403
+
+
+# --- lifecycle and other settings -------------------------------------------------------------------------------------
+
+
+def lifecycle_rules_are_kept_and_told():
+    b = bucket()
+    refused("NoSuchLifecycleConfiguration", 404, s3.get_bucket_lifecycle_configuration, Bucket=b)
+    rules = [{"ID": "old", "Status": "Enabled", "Filter": {"Prefix": "log/"}, "Expiration": {"Days": 3}},
+             {"ID": "more", "Status": "Disabled", "Filter": {"Tag": {"Key": "a", "Value": "b"}}, "NoncurrentVersionExpiration": {"NoncurrentDays": 2}}]
+    s3.put_bucket_lifecycle_configuration(Bucket=b, LifecycleConfiguration={"Rules": rules})
+    assert s3.get_bucket_lifecycle_configuration(Bucket=b)["Rules"] == rules
+    put = s3.put_object(Bucket=b, Key="log/a", Body=b"x")
+    assert 'rule-id="old"' in put["Expiration"] and "GMT" in put["Expiration"]
+    assert s3.head_object(Bucket=b, Key="log/a")["Expiration"] == put["Expiration"]
+    assert "Expiration" not in s3.put_object(Bucket=b, Key="data/a", Body=b"x")
+    for wrong, code in [({"Days": 0}, "InvalidArgument"), ({}, "MalformedXML")]:
+        bad = [{"ID": "x", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": wrong}]
+        refused(code, 400, s3.put_bucket_lifecycle_configuration, Bucket=b, LifecycleConfiguration={"Rules": bad})
+    s3.delete_bucket_lifecycle(Bucket=b)
+    refused("NoSuchLifecycleConfiguration", 404, s3.get_bucket_lifecycle_configuration, Bucket=b)
+
+
+def settings_that_cannot_be_changed_are_told():
+    b = bucket()
+    refused("ReplicationConfigurationNotFoundError", 404, s3.get_bucket_replication, Bucket=b)
+    assert s3.get_bucket_request_payment(Bucket=b)["Payer"] == "BucketOwner"
+    assert "LoggingEnabled" not in s3.get_bucket_logging(Bucket=b)
+    s3.get_bucket_notification_configuration(Bucket=b)
+    refused("NoSuchWebsiteConfiguration", 404, s3.get_bucket_website, Bucket=b)
+    refused("ServerSideEncryptionConfigurationNotFoundError", 404, s3.get_bucket_encryption, Bucket=b)
+    refused("NotImplemented", 501, s3.put_object, Bucket=b, Key="k", Body=b"x", ServerSideEncryption="AES256")
+    refused("InvalidStorageClass", 400, s3.put_object, Bucket=b, Key="k", Body=b"x", StorageClass="NOWHERE")
+    s3.put_object(Bucket=b, Key="k", Body=b"x", WebsiteRedirectLocation="/elsewhere", StorageClass="STANDARD_IA")
+    head = s3.head_object(Bucket=b, Key="k")
+    assert head["WebsiteRedirectLocation"] == "/elsewhere" and head["StorageClass"] == "STANDARD_IA"
+    refused("BucketAlreadyOwnedByYou", 409, s3.create_bucket, Bucket=b)
+    refused("BucketAlreadyExists", 409, other.create_bucket, Bucket=b)
+
+
+def main():
+    wanted = sys.argv[6:]
+    tests = [f for name, f in list(globals().items()) if callable(f) and getattr(f, "__module__", "") == "__main__" and f.__code__.co_argcount == 0 and name not in ("main",)]
+    failed = 0
+    for test in tests:
+        if wanted and test.__name__ not in wanted:
+            continue
+        try:
+            test()
+            print("ok     ", test.__name__)
+        except Exception:
+            failed += 1
+            print("FAILED ", test.__name__)
+            traceback.print_exc(file=sys.stdout)
+    sys.exit(1 if failed else 0)
+
+
+main()
