@@ -6,6 +6,7 @@
 //! signature and, once, to whoever makes the key.
 
 pub mod base64;
+pub mod policy;
 mod root;
 
 use std::collections::HashMap;

@@ -70,7 +70,7 @@ fn each_slip_is_named() {
         ("arn:aws:s3:::bucket/*", "arn:aws:s3:::bucket2", "not within the bucket"),
         ("arn:aws:s3:::bucket/*", "arn:aws:s3:::Bucket/*", "not within the bucket"),
         ("arn:aws:s3:::bucket/*", "arn:aws:s3:::bucke", "not within the bucket"),
-        ("arn:aws:s3:::bucket/*", "arn:aws:s3:::*2/x", "not within the bucket"),
+        ("arn:aws:s3:::bucket/*", "arn:aws:s3:::?ucket2/x", "not within the bucket"),
         ("arn:aws:s3:::bucket/*", "bucket/*", "no resource of S3"),
         ("arn:aws:s3:::bucket/*", "arn:aws:sns:::bucket/*", "no resource of S3"),
         ("arn:aws:s3:::bucket/*", "arn:aws:s3:::bucket/${aws:username", "without its"),
@@ -204,8 +204,8 @@ fn json() -> impl Strategy<Value = String> {
 fn never_panics(text: &[u8]) {
     if let Ok(policy) = Policy::parse(text, "bucket") {
         let context = Context::new().with("s3:prefix", "a").with("aws:SourceIp", "10.0.0.1");
-        verdict(&policy, &Caller::user("t", "u"), "s3:GetObject", "key", &context);
-        policy.is_public();
+        let caller = Caller::user("t", "u");
+        std::hint::black_box((verdict(&policy, &caller, "s3:GetObject", "key", &context), policy.is_public()));
     }
     drop(Policy::parse_session(text));
 }
