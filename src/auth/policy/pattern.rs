@@ -50,7 +50,7 @@ pub(super) enum Fit {
 }
 
 /// Letters that may be compared to answer one request; a few milliseconds' worth. Real policies need thousands.
-const STEPS_MAX: usize = 4_000_000;
+const STEPS_MAX: usize = 1_000_000;
 
 /// What the comparisons for one request share: the values of variables, and how long they may take together.
 pub(super) struct Scope<'a> {
