@@ -1,6 +1,6 @@
 //! Conditions: what must hold of a request's circumstances for a statement to apply.
 
-use super::pattern::{Fit, Pattern, Syntax};
+use super::pattern::{Fit, Pattern, Scope, Syntax};
 use super::request::Request;
 use super::value::{self, Range};
 use super::{Effect, names};
@@ -174,15 +174,14 @@ fn arn(text: &str, variables: bool) -> Result<Vec<Pattern>, String> {
 }
 
 /// Compares an ARN with its patterns, of which each must fit.
-fn arn_fit(patterns: &[Pattern], text: &str, request: &Request<'_>) -> Fit {
-    let resolve = |key: &str| request.resolve(key);
+fn arn_fit(patterns: &[Pattern], text: &str, scope: &Scope<'_>) -> Fit {
     let fields: Vec<&str> = if patterns.len() == 1 { vec![text] } else { text.splitn(6, ':').collect() };
     if fields.len() != patterns.len() {
         return Fit::No;
     }
     let mut fit = Fit::Yes;
     for (pattern, field) in patterns.iter().zip(fields) {
-        match pattern.fit(field, &resolve) {
+        match pattern.fit(field, scope) {
             Fit::Yes => {}
             Fit::No => return Fit::No,
             Fit::Unresolved => fit = Fit::Unresolved,
@@ -239,16 +238,13 @@ impl Test {
 
     /// Compares one value of the request with those of the policy; one of these is enough. A value of the wrong kind
     /// fits none.
-    fn fit(&self, text: &str, request: &Request<'_>) -> Fit {
+    fn fit(&self, text: &str, scope: &Scope<'_>) -> Fit {
         let answer = |fits| if fits { Fit::Yes } else { Fit::No };
         match self {
-            Self::Text { any_case, patterns } => {
-                let resolve = |key: &str| request.resolve(key);
-                first_fit(patterns.iter().map(|pattern| match any_case {
-                    true => pattern.fit_any_case(text, &resolve),
-                    false => pattern.fit(text, &resolve),
-                }))
-            }
+            Self::Text { any_case, patterns } => first_fit(patterns.iter().map(|pattern| match any_case {
+                true => pattern.fit_any_case(text, scope),
+                false => pattern.fit(text, scope),
+            })),
             Self::Number(order, values) => {
                 answer(value::number(text).is_some_and(|own| values.iter().any(|value| order.holds(&own, value))))
             }
@@ -260,7 +256,7 @@ impl Test {
             Self::Address(ranges) => {
                 answer(value::address(text).is_some_and(|own| ranges.iter().any(|range| range.contains(own))))
             }
-            Self::Arn(values) => first_fit(values.iter().map(|patterns| arn_fit(patterns, text, request))),
+            Self::Arn(values) => first_fit(values.iter().map(|patterns| arn_fit(patterns, text, scope))),
             // Asked of the key, not of a value.
             Self::Null(_) => Fit::No,
         }
@@ -287,7 +283,7 @@ impl Condition {
     }
 
     /// Whether it holds of `request`, in a statement of this effect.
-    pub(super) fn holds(&self, request: &Request<'_>, effect: Effect) -> bool {
+    pub(super) fn holds(&self, request: &Request<'_>, scope: &Scope<'_>, effect: Effect) -> bool {
         let values = request.values(&self.key);
         let Operator { negated, if_exists, quantifier, .. } = self.operator;
         if let Test::Null(absent) = &self.test {
@@ -300,7 +296,7 @@ impl Condition {
                 None => if_exists || negated,
             };
         }
-        let one = |value: &String| holds(self.test.fit(value, request), negated, effect);
+        let one = |value: &String| holds(self.test.fit(value, scope), negated, effect);
         match quantifier {
             Some(Quantifier::All) => values.iter().all(one),
             Some(Quantifier::Any) => values.iter().any(one),

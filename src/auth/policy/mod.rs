@@ -23,7 +23,7 @@ pub use request::{Caller, Context, Identity, Request};
 
 use condition::Condition;
 use parse::Place;
-use pattern::Pattern;
+use pattern::{Pattern, Scope};
 use principal::Principal;
 
 /// Most bytes of a bucket's policy.
@@ -98,24 +98,22 @@ struct Statement {
 
 impl Statement {
     /// Whether it speaks of `request`.
-    fn applies(&self, request: &Request<'_>) -> bool {
+    fn applies(&self, request: &Request<'_>, scope: &Scope<'_>) -> bool {
         let named = |principals: &Principals| {
             principals.list.iter().any(|principal| principal.means(request.caller)) != principals.negated
         };
         self.names_action(request.action)
             && named(&self.principals)
-            && self.names_resource(request)
-            && self.conditions.iter().all(|condition| condition.holds(request, self.effect))
+            && self.names_resource(request.resource, scope)
+            && self.conditions.iter().all(|condition| condition.holds(request, scope, self.effect))
     }
 
     fn names_action(&self, action: &str) -> bool {
         self.actions.list.iter().any(|pattern| pattern.fits_alone(action, true)) != self.actions.negated
     }
 
-    fn names_resource(&self, request: &Request<'_>) -> bool {
-        let resolve = |key: &str| request.resolve(key);
-        let fit = |pattern: &Pattern| pattern.fit(request.resource, &resolve);
-        let fit = condition::first_fit(self.resources.list.iter().map(fit));
+    fn names_resource(&self, resource: &str, scope: &Scope<'_>) -> bool {
+        let fit = condition::first_fit(self.resources.list.iter().map(|pattern| pattern.fit(resource, scope)));
         condition::holds(fit, self.resources.negated, self.effect)
     }
 
@@ -167,23 +165,26 @@ impl Policy {
         &self.text
     }
 
-    /// What the policy says of `request`.
+    /// What the policy says of `request`. Where it would take more than a few milliseconds to find out, which takes a
+    /// policy made for it, the answer is a deny.
     #[must_use]
     pub fn evaluate(&self, request: &Request<'_>) -> Verdict {
+        let resolve = |key: &str| request.resolve(key);
+        let scope = Scope::new(&resolve);
         let mut verdict = Verdict::Silent;
         for statement in &self.statements {
             // An allow changes nothing any more where there is one already.
             if statement.effect == Effect::Allow && verdict == Verdict::Allow {
                 continue;
             }
-            if statement.applies(request) {
+            if statement.applies(request, &scope) {
                 match statement.effect {
                     Effect::Deny => return Verdict::Deny,
                     Effect::Allow => verdict = Verdict::Allow,
                 }
             }
         }
-        verdict
+        if scope.is_spent() { Verdict::Deny } else { verdict }
     }
 
     /// Whether an answer can depend on a condition key that begins with `key_prefix` (whatever the capitals), such as

@@ -198,3 +198,17 @@ fn asks_only_for_what_it_needs() {
     assert!(!statements(ALLOW_ALL).wants("s3:"));
     assert!(!statements(ALLOW_ALL).wants(""));
 }
+
+#[test]
+fn what_takes_too_long_is_denied() {
+    let slow = format!(
+        r#"{ALLOW_ALL},{{"Effect":"Deny","Principal":"*","Action":"*","Resource":"*","Condition":{{"StringLike":{{"aws:UserAgent":"*{}b"}}}}}}"#,
+        "a".repeat(8_000)
+    );
+    let policy = statements(&slow);
+    let agent = |text: String| Context::new().with("aws:UserAgent", text);
+    let ask = |context: &Context| verdict(&policy, &Caller::Anonymous, "s3:GetObject", "key", context);
+    assert_eq!(ask(&agent("a".repeat(60_000))), Verdict::Deny);
+    assert_eq!(ask(&agent("a".repeat(500))), Verdict::Allow);
+    assert_eq!(ask(&agent("x".repeat(60_000))), Verdict::Allow);
+}
