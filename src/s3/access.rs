@@ -1,5 +1,7 @@
-//! Who may do what: keys for s3s's signature check, and the one rule that a tenant uses only its own buckets.
+//! Who may do what: keys for s3s's signature check, the tokens of sessions, and the one rule that a tenant uses only its
+//! own buckets.
 
+use hyper::{HeaderMap, Uri};
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::path::S3Path;
@@ -8,7 +10,8 @@ use s3s::{S3Error, S3ErrorCode, S3Request, S3Result, s3_error};
 use super::convert;
 use super::error::{internal, store_error};
 use super::service::OperationName;
-use crate::auth::{Auth, Principal};
+use super::sts;
+use crate::auth::{Auth, Caller, Principal, Refusal};
 use crate::store::{Store, StoreError};
 
 /// Looks keys up for the signature check.
@@ -42,8 +45,10 @@ impl S3Access for Gate {
         let Some(access_key) = cx.credentials().map(|credentials| credentials.access_key.clone()) else {
             return Err(s3_error!(AccessDenied, "Sign the request: anonymous access is off."));
         };
-        let principal = self.auth.principal_of(&access_key).await.map_err(internal)?;
-        let Some(principal) = principal else { return Err(s3_error!(InvalidAccessKeyId)) };
+        if sts::is_signed_for_sts(cx.headers()) {
+            return Err(s3_error!(NotImplemented, "STS is asked with POST and a form; sign S3 requests for s3."));
+        }
+        let principal = admit(&self.auth, &access_key, cx.headers(), cx.uri()).await?.principal;
         if operation != "CreateBucket" {
             match cx.s3_path() {
                 S3Path::Root => {}
@@ -55,6 +60,28 @@ impl S3Access for Gate {
         cx.extensions_mut().insert(principal);
         Ok(())
     }
+}
+
+/// Who signed with `access_key`, where the session token that the request carries, or its absence, is right.
+pub(super) async fn admit(auth: &Auth, access_key: &str, headers: &HeaderMap, uri: &Uri) -> S3Result<Caller> {
+    let token = session_token(headers, uri)?;
+    auth.admit(access_key, token.as_deref()).await.map_err(|refusal| match refusal {
+        Refusal::UnknownKey => s3_error!(InvalidAccessKeyId),
+        Refusal::BadToken => s3_error!(InvalidToken),
+        Refusal::Expired => s3_error!(ExpiredToken),
+        Refusal::Auth(error) => internal(error),
+    })
+}
+
+/// The session token in the header, or in a presigned URL; several are refused.
+fn session_token(headers: &HeaderMap, uri: &Uri) -> S3Result<Option<String>> {
+    let in_headers = headers.get_all("x-amz-security-token").iter();
+    let in_headers = in_headers.map(|value| value.to_str().unwrap_or_default().to_owned());
+    let in_query = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    let in_query = in_query.filter(|(name, _)| name.eq_ignore_ascii_case("x-amz-security-token"));
+    let mut tokens = in_headers.chain(in_query.map(|(_, value)| value.into_owned()));
+    let token = tokens.next();
+    if tokens.next().is_some() { Err(s3_error!(InvalidToken)) } else { Ok(token) }
 }
 
 /// Whether `principal` may use `bucket`; an absent bucket says so.

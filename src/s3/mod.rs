@@ -15,6 +15,7 @@ mod multipart;
 mod object;
 mod operations;
 mod service;
+mod sts;
 
 pub use service::{S3Config, S3ConfigError, S3Door};
 

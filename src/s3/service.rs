@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use super::Door;
 use super::access::{Gate, Keys};
 use super::operations::Operations;
+use super::sts::{self, Sts};
 use crate::auth::Auth;
 use crate::model::limit;
 use crate::store::Store;
@@ -70,6 +71,7 @@ impl S3Door {
         let mut builder = S3ServiceBuilder::new(Operations(door));
         // Without this line s3s would be open to everybody.
         builder.set_auth(Keys(auth.clone()));
+        builder.set_route(Sts(auth.clone()));
         builder.set_access(Gate { auth, store });
         if !config.domains.is_empty() {
             builder.set_host(MultiDomain::new(&config.domains).map_err(|error| S3ConfigError(Box::new(error)))?);
@@ -116,9 +118,13 @@ impl tower_service::Service<Request<Incoming>> for S3Door {
         }
         let name = OperationName::default();
         request.extensions_mut().insert(name.clone());
+        let is_sts = sts::asks(request.method(), request.uri(), request.headers());
         let answer = tower_service::Service::call(&mut self.inner, request);
         Box::pin(async move {
-            let answer = answer.await.map_err(s3s::HttpError::into_std_error)?;
+            let mut answer = answer.await.map_err(s3s::HttpError::into_std_error)?;
+            if is_sts {
+                answer = sts::in_its_words(answer).await;
+            }
             let operation = name.0.get().map_or("refused", String::as_str);
             metrics::request("s3", operation, answer.status().as_u16());
             Ok(answer)
