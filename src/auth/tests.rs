@@ -109,7 +109,7 @@ async fn keys_stop_and_go_at_once() {
         assert!(fixture.works(&access_key).await);
         assert_eq!(fixture.auth.set_disabled(&access_key, true).await.unwrap().state, KeyState::Disabled);
         assert!(!fixture.works(&access_key).await);
-        assert!(!fixture.reopened().await.unwrap().admit(&access_key, None).await.is_ok());
+        assert!(fixture.reopened().await.unwrap().admit(&access_key, None).await.is_err());
         assert_eq!(fixture.auth.set_disabled(&access_key, false).await.unwrap().state, KeyState::Active);
     }
     fixture.auth.remove_key(&access_key).await.unwrap();

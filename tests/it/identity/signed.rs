@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use ring::{digest, hmac};
 
@@ -137,7 +137,6 @@ fn sha256(text: &str) -> String {
 
 /// The present moment as SigV4 writes it.
 fn amz_date() -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let text = bedplate::sys::clock::Timestamp(u64::try_from(now.as_millis()).unwrap()).to_string();
+    let text = bedplate::sys::clock::now().to_string();
     format!("{}Z", text.split('.').next().unwrap().replace(['-', ':'], ""))
 }
