@@ -156,9 +156,12 @@ impl From<AuthError> for ApiError {
     fn from(error: AuthError) -> Self {
         let (status, kind) = match &error {
             AuthError::TenantExists(_) | AuthError::KeyExists(_) => (StatusCode::CONFLICT, "exists"),
-            AuthError::NoSuchTenant(_) => (StatusCode::NOT_FOUND, "not-found"),
+            AuthError::NoSuchTenant(_) | AuthError::NoSuchKey(_) => (StatusCode::NOT_FOUND, "not-found"),
+            AuthError::IsRoot(_) => (StatusCode::CONFLICT, "root-key"),
             AuthError::BadName(_) => (StatusCode::BAD_REQUEST, "bad-request"),
-            AuthError::Meta { .. } | AuthError::Damaged { .. } => return Self::internal(&error),
+            AuthError::Meta { .. } | AuthError::Damaged { .. } | AuthError::Version { .. } | AuthError::Master(_) => {
+                return Self::internal(&error);
+            }
         };
         Self::new(status, kind, error.to_string(), "")
     }

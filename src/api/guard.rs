@@ -59,10 +59,10 @@ pub(super) async fn guard(
 async fn admit(state: &ApiState, header: &str) -> ApiResult<()> {
     match state.auth().check_basic(header).await {
         Ok(Some(Principal::Root)) => Ok(()),
-        Ok(Some(Principal::Tenant(name))) => Err(ApiError::new(
+        Ok(Some(principal)) => Err(ApiError::new(
             StatusCode::FORBIDDEN,
             "not-allowed",
-            format!("the key is tenant {name}'s, and tenants have no say here"),
+            format!("the key is tenant {}'s, and tenants have no say here", principal.owner()),
             "use the root key: root-credentials.toml in the appliance's data folder holds it",
         )),
         Ok(None) => Err(ApiError::unauthorised(

@@ -1,6 +1,8 @@
 //! Tenants and their access keys.
 
-use axum::extract::State;
+use std::time::Duration;
+
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 
@@ -8,8 +10,9 @@ use super::ApiState;
 use super::endpoint::{Content, Endpoint, Who};
 use super::error::{ApiError, ApiResult};
 use super::extract::Json;
-use crate::auth::{KeyInfo, NewKey, Tenant};
+use crate::auth::{KeyInfo, NewKey, NewKeyRequest, Tenant};
 use crate::model::Secret;
+use crate::sys::clock::{self, Timestamp};
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
@@ -28,6 +31,18 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .takes(Content::Json("KeyRequest"))
             .gives(Content::Json("NewKey"))
             .status(201)
+            .refuses(&[404, 409]),
+        Endpoint::post("/api/v1/keys/{access_key}/disable", Who::Admin, disable)
+            .about("Disables a key: what it signs, and its sessions, are refused from now on.")
+            .gives(Content::Json("KeyInfo"))
+            .refuses(&[404, 409]),
+        Endpoint::post("/api/v1/keys/{access_key}/enable", Who::Admin, enable)
+            .about("Enables a key that was disabled.")
+            .gives(Content::Json("KeyInfo"))
+            .refuses(&[404, 409]),
+        Endpoint::delete("/api/v1/keys/{access_key}", Who::Admin, remove)
+            .about("Removes a key: what it signs, and its sessions, are refused from now on.")
+            .status(204)
             .refuses(&[404, 409]),
     ]
 }
@@ -59,8 +74,12 @@ async fn keys(State(state): State<ApiState>) -> ApiResult<Json<Vec<KeyInfo>>> {
 #[serde(deny_unknown_fields)]
 struct KeyRequest {
     tenant: String,
+    user: Option<String>,
     access_key: Option<String>,
     secret_key: Option<String>,
+    expires: Option<Timestamp>,
+    /// Seconds from now.
+    expires_in: Option<u64>,
 }
 
 async fn create_key(
@@ -77,5 +96,26 @@ async fn create_key(
             ));
         }
     };
-    Ok((StatusCode::CREATED, Json(state.auth().create_key(&request.tenant, pair).await?)))
+    let expires = match (request.expires, request.expires_in) {
+        (expires, None) => expires,
+        (None, Some(seconds)) => Some(clock::now().plus(Duration::from_secs(seconds))),
+        (Some(_), Some(_)) => {
+            return Err(ApiError::bad_request("both expires and expires_in were given", "give one of them"));
+        }
+    };
+    let wanted = NewKeyRequest { tenant: request.tenant, user: request.user, pair, expires };
+    Ok((StatusCode::CREATED, Json(state.auth().create_key(wanted).await?)))
+}
+
+async fn disable(State(state): State<ApiState>, Path(access_key): Path<String>) -> ApiResult<Json<KeyInfo>> {
+    Ok(Json(state.auth().set_disabled(&access_key, true).await?))
+}
+
+async fn enable(State(state): State<ApiState>, Path(access_key): Path<String>) -> ApiResult<Json<KeyInfo>> {
+    Ok(Json(state.auth().set_disabled(&access_key, false).await?))
+}
+
+async fn remove(State(state): State<ApiState>, Path(access_key): Path<String>) -> ApiResult<StatusCode> {
+    state.auth().remove_key(&access_key).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -1,25 +1,36 @@
-//! Access keys, tenants, and who may call.
+//! Access keys, tenants, sessions, and who may call.
 //!
 //! The root key is the file `root-credentials.toml` in the data folder: it may do everything, and is not stored
 //! anywhere else, so a lost root key is replaced by removing the file and starting again. Every other key belongs to a
-//! tenant, which owns the buckets that its keys create and sees no others. Secrets leave this module only to verify a
-//! signature and, once, to whoever makes the key.
+//! tenant, which owns the buckets that its keys create and sees no others. Secrets lie in the rows encrypted under the
+//! master key, and leave this module only to verify a signature and, once, to whoever makes the key.
 
 pub mod base64;
+mod files;
+mod key;
+mod known;
+mod master;
 pub mod policy;
+mod principal;
 mod root;
+mod session;
+mod vault;
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use key::{KeyInfo, KeyState, NewKey, NewKeyRequest, forget_keys};
+pub use master::{MasterError, MasterSource};
+pub use principal::Principal;
 pub use root::{RootCredentials, RootError};
+pub use session::{Caller, NewSession, Refusal, SessionError};
 
 use crate::meta::{self, Meta, MetaError, Transaction};
-use crate::model::Secret;
 use crate::sys::clock::{self, Timestamp};
+use known::Known;
+use vault::Vault;
 
 /// The name under which root owns buckets; no tenant may have it.
 pub const ROOT: &str = "root";
@@ -53,35 +64,28 @@ pub enum AuthError {
     /// The access key exists.
     #[error("access key {0} exists; choose another, or leave it out to have one made")]
     KeyExists(String),
+    /// No such access key.
+    #[error("there is no access key {0}; `bedplate key list` lists them")]
+    NoSuchKey(String),
+    /// The key cannot be changed here.
+    #[error("{0} is the root key: remove root-credentials.toml from the data folder and start again to have a new one")]
+    IsRoot(String),
+    /// There is no master key, or not the right one.
+    #[error(transparent)]
+    Master(#[from] MasterError),
+    /// A row that a later program wrote.
+    #[error(
+        "the row of {what} is of version {version}, which this program does not know; start the program that wrote it"
+    )]
+    Version {
+        /// Which key or tenant.
+        what: String,
+        /// Its version.
+        version: u32,
+    },
     /// The name or key has a form that is not allowed.
     #[error("{0}")]
     BadName(String),
-}
-
-/// Who calls.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Principal {
-    /// The root key's holder, who may do everything.
-    Root,
-    /// A tenant.
-    Tenant(String),
-}
-
-impl Principal {
-    /// The name under which the caller owns buckets.
-    #[must_use]
-    pub fn owner(&self) -> &str {
-        match self {
-            Self::Root => ROOT,
-            Self::Tenant(name) => name,
-        }
-    }
-
-    /// Whether the caller may see and use what `owner` owns.
-    #[must_use]
-    pub fn may_use(&self, owner: &str) -> bool {
-        *self == Self::Root || self.owner() == owner
-    }
 }
 
 /// A tenant: an owner of buckets.
@@ -93,37 +97,6 @@ pub struct Tenant {
     pub created: Timestamp,
 }
 
-/// A key as lists show it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeyInfo {
-    /// The access key.
-    pub access_key: String,
-    /// Whose it is.
-    pub tenant: String,
-    /// When it was made.
-    pub created: Timestamp,
-}
-
-/// A key as its maker sees it, this once.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NewKey {
-    /// The access key.
-    pub access_key: String,
-    /// The secret key.
-    pub secret_key: String,
-    /// Whose it is.
-    pub tenant: String,
-}
-
-impl std::fmt::Debug for NewKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NewKey")
-            .field("access_key", &self.access_key)
-            .field("tenant", &self.tenant)
-            .finish_non_exhaustive()
-    }
-}
-
 /// A tenant's row, JSON at `t/NAME`.
 #[derive(Serialize, Deserialize)]
 struct TenantRow {
@@ -131,30 +104,16 @@ struct TenantRow {
     created: Timestamp,
 }
 
-/// A key's row, JSON at `k/ACCESS_KEY`.
-#[derive(Serialize, Deserialize)]
-struct KeyRow {
-    version: u32,
-    secret_key: String,
-    tenant: String,
-    created: Timestamp,
-}
-
-const ROW_VERSION: u32 = 1;
-
-#[derive(Clone)]
-struct Key {
-    secret_key: Secret,
-    principal: Principal,
-}
+/// The version of a tenant's row.
+const TENANT_VERSION: u32 = 1;
 
 /// Who may call: looks keys up and makes them. Clones share everything.
 #[derive(Clone)]
 pub struct Auth {
     meta: Arc<dyn Meta>,
     root: Arc<RootCredentials>,
-    /// Keys that were read from their rows; a key never changes once made.
-    known: Arc<RwLock<HashMap<String, Key>>>,
+    vault: Arc<Vault>,
+    known: Arc<Known<key::Key>>,
 }
 
 impl std::fmt::Debug for Auth {
@@ -164,34 +123,28 @@ impl std::fmt::Debug for Auth {
 }
 
 impl Auth {
-    /// Opens the rows, with the root key that [`RootCredentials::establish`] answered.
-    #[must_use]
-    pub fn open(meta: Arc<dyn Meta>, root: RootCredentials) -> Self {
-        Self { meta, root: Arc::new(root), known: Arc::default() }
+    /// Opens the rows, with the root key that [`RootCredentials::establish`] answered. Makes a master key where there has
+    /// been none, refuses one that is not the rows' own, and encrypts the secrets of rows that an older program wrote.
+    pub async fn open(meta: Arc<dyn Meta>, root: RootCredentials, master: &MasterSource) -> Result<Self, AuthError> {
+        let vault = key::unlock(&*meta, master).await?;
+        let auth = Self { meta, root: Arc::new(root), vault: Arc::new(vault), known: Arc::default() };
+        auth.encrypt_old_rows().await?;
+        Ok(auth)
     }
 
-    /// The secret of an access key; `None` where nobody has that key.
-    pub async fn secret_of(&self, access_key: &str) -> Result<Option<Secret>, AuthError> {
-        Ok(self.key(access_key).await?.map(|key| key.secret_key))
-    }
-
-    /// Whose an access key is.
-    pub async fn principal_of(&self, access_key: &str) -> Result<Option<Principal>, AuthError> {
-        Ok(self.key(access_key).await?.map(|key| key.principal))
-    }
-
-    /// Who calls with this `Authorization: Basic …` header; `None` where key and secret do not match.
+    /// Who calls with this `Authorization: Basic …` header; `None` where key and secret do not match, and for
+    /// sessions, which have no place for their token there.
     pub async fn check_basic(&self, header: &str) -> Result<Option<Principal>, AuthError> {
         let Some((access_key, secret_key)) = basic_pair(header) else { return Ok(None) };
         let Some(key) = self.key(&access_key).await? else { return Ok(None) };
-        Ok(same(key.secret_key.reveal(), &secret_key).then_some(key.principal))
+        Ok(same(key.secret_key.reveal(), &secret_key).then(|| key.principal()))
     }
 
     /// Makes a tenant.
     pub async fn create_tenant(&self, name: &str) -> Result<Tenant, AuthError> {
-        check_tenant_name(name)?;
+        principal::check_tenant(name)?;
         let created = clock::now();
-        let row = encode(&TenantRow { version: ROW_VERSION, created });
+        let row = encode(&TenantRow { version: TENANT_VERSION, created });
         let change = Transaction::new().expect(tenant_key(name), None).put(tenant_key(name), row);
         match self.meta.commit(change).await {
             Ok(()) => Ok(Tenant { name: name.to_owned(), created }),
@@ -208,78 +161,30 @@ impl Auth {
             .collect()
     }
 
-    /// Makes a key for a tenant: the given pair, or a random one.
-    pub async fn create_key(&self, tenant: &str, pair: Option<(String, Secret)>) -> Result<NewKey, AuthError> {
-        let (access_key, secret_key) =
-            pair.unwrap_or_else(|| (root::random_access_key(), Secret::new(root::random_secret_key())));
-        root::check_pair(&access_key, secret_key.reveal()).map_err(AuthError::BadName)?;
-        if access_key == self.root.access_key {
-            return Err(AuthError::KeyExists(access_key));
-        }
-        let tenant_row = self.read(&tenant_key(tenant)).await?;
-        let Some(tenant_row) = tenant_row else { return Err(AuthError::NoSuchTenant(tenant.to_owned())) };
-        let row = encode(&KeyRow {
-            version: ROW_VERSION,
-            secret_key: secret_key.reveal().to_owned(),
-            tenant: tenant.to_owned(),
-            created: clock::now(),
-        });
-        let change = Transaction::new()
-            .expect(tenant_key(tenant), Some(tenant_row))
-            .expect(key_key(&access_key), None)
-            .put(key_key(&access_key), row);
-        match self.meta.commit(change).await {
-            Ok(()) => Ok(NewKey { access_key, secret_key: secret_key.reveal().to_owned(), tenant: tenant.to_owned() }),
-            Err(MetaError::Conflict) => Err(AuthError::KeyExists(access_key)),
-            Err(source) => Err(AuthError::Meta { action: "make a key", source }),
-        }
-    }
-
-    /// All keys but root's, by access key, without their secrets.
-    pub async fn list_keys(&self) -> Result<Vec<KeyInfo>, AuthError> {
-        let rows = self.rows(b"k/").await?;
-        rows.into_iter()
-            .map(|(access_key, row)| {
-                let row: KeyRow = decode(&access_key, &row)?;
-                Ok(KeyInfo { access_key, tenant: row.tenant, created: row.created })
-            })
-            .collect()
-    }
-
-    async fn key(&self, access_key: &str) -> Result<Option<Key>, AuthError> {
-        if access_key == self.root.access_key {
-            return Ok(Some(Key { secret_key: self.root.secret_key.clone(), principal: Principal::Root }));
-        }
-        if let Some(key) = self.known.read().unwrap_or_else(PoisonError::into_inner).get(access_key) {
-            return Ok(Some(key.clone()));
-        }
-        let Some(row) = self.read(&key_key(access_key)).await? else { return Ok(None) };
-        let row: KeyRow = decode(access_key, &row)?;
-        let key = Key { secret_key: Secret::new(row.secret_key), principal: Principal::Tenant(row.tenant) };
-        self.known.write().unwrap_or_else(PoisonError::into_inner).insert(access_key.to_owned(), key.clone());
-        Ok(Some(key))
-    }
-
     async fn read(&self, key: &[u8]) -> Result<Option<Bytes>, AuthError> {
         self.meta.get(key).await.map_err(|source| AuthError::Meta { action: "look up a key or tenant", source })
     }
 
     /// All rows of a prefix, each with the rest of its key.
     async fn rows(&self, prefix: &[u8]) -> Result<Vec<(String, Bytes)>, AuthError> {
-        let end = meta::prefix_end(prefix);
-        let mut start = prefix.to_vec();
-        let mut all = Vec::new();
-        loop {
-            let page = self.meta.scan(&start, &end, PAGE).await;
-            let page = page.map_err(|source| AuthError::Meta { action: "list keys or tenants", source })?;
-            let full = page.len() == PAGE;
-            for (key, row) in page {
-                start = [&key[..], &[0]].concat();
-                all.push((String::from_utf8_lossy(&key[prefix.len()..]).into_owned(), row));
-            }
-            if !full {
-                return Ok(all);
-            }
+        rows(&*self.meta, prefix).await
+    }
+}
+
+async fn rows(meta: &dyn Meta, prefix: &[u8]) -> Result<Vec<(String, Bytes)>, AuthError> {
+    let end = meta::prefix_end(prefix);
+    let mut start = prefix.to_vec();
+    let mut all = Vec::new();
+    loop {
+        let page = meta.scan(&start, &end, PAGE).await;
+        let page = page.map_err(|source| AuthError::Meta { action: "list keys or tenants", source })?;
+        let full = page.len() == PAGE;
+        for (key, row) in page {
+            start = [&key[..], &[0]].concat();
+            all.push((String::from_utf8_lossy(&key[prefix.len()..]).into_owned(), row));
+        }
+        if !full {
+            return Ok(all);
         }
     }
 }
@@ -288,28 +193,12 @@ fn tenant_key(name: &str) -> Vec<u8> {
     format!("t/{name}").into_bytes()
 }
 
-fn key_key(access_key: &str) -> Vec<u8> {
-    format!("k/{access_key}").into_bytes()
-}
-
 fn encode<T: Serialize>(row: &T) -> Bytes {
     serde_json::to_vec(row).expect("a row of text and numbers has a JSON form").into()
 }
 
 fn decode<T: for<'de> Deserialize<'de>>(what: &str, row: &[u8]) -> Result<T, AuthError> {
     serde_json::from_slice(row).map_err(|_| AuthError::Damaged { what: what.to_owned() })
-}
-
-fn check_tenant_name(name: &str) -> Result<(), AuthError> {
-    let label = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    if name == ROOT {
-        return Err(AuthError::BadName("the name root is the root key's own; choose another".to_owned()));
-    }
-    if name.is_empty() || name.len() > 64 || !name.bytes().all(label) || !name.as_bytes()[0].is_ascii_alphanumeric() {
-        let text = "a tenant's name has 1 to 64 letters, digits, dots, hyphens and underscores, beginning with a letter or digit";
-        return Err(AuthError::BadName(text.to_owned()));
-    }
-    Ok(())
 }
 
 /// Key and secret of a Basic header.
@@ -333,48 +222,4 @@ fn same(left: &str, right: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    //! Keys work for who made them and for nobody else, survive a restart, and a wrong secret opens nothing.
-    use super::*;
-
-    fn root() -> RootCredentials {
-        RootCredentials { access_key: "ROOTKEY".into(), secret_key: Secret::new("rootsecret") }
-    }
-
-    fn basic(pair: &str) -> String {
-        format!("Basic {}", base64::encode(pair.as_bytes()))
-    }
-
-    #[tokio::test]
-    async fn keys_belong_to_tenants() {
-        let dir = tempfile::tempdir().unwrap();
-        let meta = meta::Embedded::open(dir.path()).unwrap();
-        let auth = Auth::open(meta.clone(), root());
-        assert!(matches!(auth.create_key("lab", None).await, Err(AuthError::NoSuchTenant(_))));
-        auth.create_tenant("lab").await.unwrap();
-        assert!(matches!(auth.create_tenant("lab").await, Err(AuthError::TenantExists(_))));
-        assert!(matches!(auth.create_tenant(ROOT).await, Err(AuthError::BadName(_))));
-        let key = auth.create_key("lab", None).await.unwrap();
-        let pair = Some((key.access_key.clone(), Secret::new("another-secret")));
-        assert!(matches!(auth.create_key("lab", pair).await, Err(AuthError::KeyExists(_))));
-
-        let auth = Auth::open(meta, root());
-        let principal = auth.principal_of(&key.access_key).await.unwrap().unwrap();
-        assert_eq!(principal, Principal::Tenant("lab".into()));
-        assert!(principal.may_use("lab") && !principal.may_use(ROOT) && Principal::Root.may_use("lab"));
-        assert_eq!(auth.secret_of(&key.access_key).await.unwrap().unwrap().reveal(), key.secret_key);
-        assert_eq!(auth.secret_of("NOBODY").await.unwrap(), None);
-        assert_eq!(auth.list_keys().await.unwrap().len(), 1);
-        assert_eq!(auth.list_tenants().await.unwrap()[0].name, "lab");
-    }
-
-    #[tokio::test]
-    async fn basic_headers_are_checked() {
-        let dir = tempfile::tempdir().unwrap();
-        let auth = Auth::open(meta::Embedded::open(dir.path()).unwrap(), root());
-        assert_eq!(auth.check_basic(&basic("ROOTKEY:rootsecret")).await.unwrap(), Some(Principal::Root));
-        for header in [&basic("ROOTKEY:wrong"), &basic("ROOTKEY"), "Basic !", "Bearer x", "Basic A", ""] {
-            assert_eq!(auth.check_basic(header).await.unwrap(), None, "{header}");
-        }
-    }
-}
+mod tests;

@@ -1,12 +1,11 @@
 //! The root key and its file.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 
+use super::files;
 use crate::model::Secret;
 use crate::sys::entropy;
 
@@ -110,27 +109,19 @@ impl RootCredentials {
         Self { access_key: random_access_key(), secret_key: Secret::new(random_secret_key()) }
     }
 
-    /// Writes the file whole or not at all: to a new file, made durable, renamed over the old one.
+    /// Writes the file whole or not at all.
     fn write(&self, data: &Path) -> Result<(), RootError> {
         let path = data.join(FILE);
-        let fresh = data.join(format!("{FILE}.new"));
         let text = format!(
             "# The root key of this bedplate: it may do everything. Keep it secret.\naccess_key = {:?}\nsecret_key = {:?}\n",
             self.access_key,
             self.secret_key.reveal()
         );
-        let write = || -> io::Result<()> {
-            match fs::remove_file(&fresh) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&fresh, &path)?;
-            fs::File::open(data)?.sync_all()
-        };
-        write().map_err(|source| RootError::Io { verb: "write the root key to", path: path.clone(), source })
+        files::write_whole(data, FILE, &text).map_err(|source| RootError::Io {
+            verb: "write the root key to",
+            path,
+            source,
+        })
     }
 }
 

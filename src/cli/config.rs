@@ -49,6 +49,8 @@ pub struct ServeConfig {
     pub reserve: Option<String>,
     /// Chunks that the terms of an object have on average, at least.
     pub chunks_per_term: Option<u32>,
+    /// The file that holds the master key.
+    pub master_key_file: Option<PathBuf>,
     /// Log as JSON lines.
     pub log_json: bool,
 }
@@ -104,6 +106,7 @@ mod tests {
         assert!(serve.s3_listen.is_some() && serve.api_listen.is_some() && serve.advertise.is_some());
         assert!(serve.boot_image.is_some() && !serve.s3_domains.is_empty() && serve.gc_every.is_some());
         assert!(serve.scrub_within.is_some() && serve.scrub_rate.is_some() && serve.reserve().unwrap().0.is_some());
+        assert!(serve.master_key_file.is_some());
         assert_eq!(serve.chunks_per_term, Some(Ration::default().chunks_per_term));
     }
 

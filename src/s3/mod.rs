@@ -29,6 +29,7 @@ mod operations;
 mod put;
 mod service;
 mod settings;
+mod sts;
 mod tags;
 mod uploads;
 mod versioning;

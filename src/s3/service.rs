@@ -18,6 +18,7 @@ use super::access::{Gate, Keys};
 use super::answer;
 use super::cross_origin::{self, CrossOrigin};
 use super::operations::Operations;
+use super::sts::{self, Sts};
 use crate::auth::Auth;
 use crate::model::limit;
 use crate::store::Store;
@@ -75,6 +76,7 @@ impl S3Door {
         let mut builder = S3ServiceBuilder::new(Operations(door));
         // Without this line s3s would be open to everybody.
         builder.set_auth(Keys(auth.clone()));
+        builder.set_route(Sts(auth.clone()));
         builder.set_access(Gate::new(auth, store.clone()));
         if !config.domains.is_empty() {
             builder.set_host(MultiDomain::new(&config.domains).map_err(|error| S3ConfigError(Box::new(error)))?);
@@ -139,11 +141,15 @@ impl tower_service::Service<Request<Incoming>> for S3Door {
         let (id, method, path) = (answer::fresh_id(), request.method().clone(), request.uri().path().to_owned());
         let name = OperationName::default();
         request.extensions_mut().insert(name.clone());
+        let is_sts = sts::asks(request.method(), request.uri(), request.headers());
         let answer = tower_service::Service::call(&mut self.inner, request);
         Box::pin(async move {
             let mut answer = answer.await.map_err(s3s::HttpError::into_std_error)?;
             if let Some(page) = page {
                 page.allow(&store, &mut answer).await;
+            }
+            if is_sts {
+                answer = sts::in_its_words(answer).await;
             }
             answer::finish(&mut answer, &method, &path, &id);
             if ends {

@@ -16,6 +16,7 @@ mod fixtures;
 mod full;
 mod gc;
 mod gc_model;
+mod identity;
 mod kills;
 mod lab;
 mod oracle;

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::auth::RootCredentials;
+use crate::auth::{MasterSource, RootCredentials};
 use crate::bmc::MemoryPins;
 use crate::format::chunk_list::ChunkList;
 use crate::format::codec::Decoder;
@@ -55,11 +55,12 @@ impl Door {
         let conductor = Conductor::new(meta.clone(), Arc::new(catalogue.clone()), machines, &workers, desk);
         conductor.resume_all().await.unwrap();
         let root = RootCredentials { access_key: "root".into(), secret_key: Secret::new("root-secret") };
+        let master = MasterSource { data: folder.path().to_owned(), file: None };
         let state = ApiState::new(ApiParts {
             store,
             catalogue,
             conductor,
-            auth: Auth::open(meta, root),
+            auth: Auth::open(meta, root, &master).await.unwrap(),
             boot,
             public_url: "https://127.0.0.1:9100".into(),
             certificate_pin: "ab".repeat(32),

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api::identity::ServerIdentity;
 use crate::api::{self, ApiParts, ApiState};
-use crate::auth::{Auth, RootCredentials};
+use crate::auth::{Auth, MasterSource, RootCredentials};
 use crate::bmc::PinFile;
 use crate::cli::Context;
 use crate::cli::config::size;
@@ -51,7 +51,9 @@ const FIGURES_EVERY: Duration = Duration::from_secs(300);
   BEDPLATE_LOG=info,bedplate::rack=debug bedplate serve
 
 The first start makes the root key: from BEDPLATE_ROOT_ACCESS_KEY and BEDPLATE_ROOT_SECRET_KEY, else a random one. It
-is kept in DIR/root-credentials.toml. SIGTERM stops cleanly; nothing acknowledged is lost by SIGKILL.")]
+is kept in DIR/root-credentials.toml. The master key, which encrypts the secrets of all other keys, is BEDPLATE_MASTER_KEY
+(64 hexadecimal digits), else the file that --master-key-file names, else DIR/master.key, which the first start makes:
+keep a copy of it. SIGTERM stops cleanly; nothing acknowledged is lost by SIGKILL.")]
 pub struct ServeArgs {
     /// Address and port of S3 [default: 127.0.0.1:9000]
     #[arg(long, value_name = "ADDR:PORT", env = "BEDPLATE_S3_LISTEN")]
@@ -80,6 +82,9 @@ pub struct ServeArgs {
     /// How much of the data disk is kept free [default: 256MiB or a hundredth, whichever is more]
     #[arg(long, value_name = "SIZE", env = "BEDPLATE_RESERVE")]
     reserve: Option<String>,
+    /// The file that holds the master key, 64 hexadecimal digits [default: DIR/master.key]
+    #[arg(long, value_name = "FILE", env = "BEDPLATE_MASTER_KEY_FILE")]
+    master_key_file: Option<PathBuf>,
     /// Log one JSON object a line
     #[arg(long)]
     log_json: bool,
@@ -97,6 +102,7 @@ struct Settings {
     scrub: Option<ScrubSettings>,
     reserve: Reserve,
     ration: Ration,
+    master_key_file: Option<PathBuf>,
 }
 
 impl Settings {
@@ -128,6 +134,7 @@ impl Settings {
                 None => file.reserve()?,
             },
             ration: file.ration(),
+            master_key_file: args.master_key_file.or_else(|| file.master_key_file.clone()),
             data: context.data.clone(),
             s3_listen: address(args.s3_listen, &file.s3_listen, S3_LISTEN)?,
             api_listen: address(args.api_listen, &file.api_listen, API_LISTEN)?,
@@ -235,7 +242,8 @@ impl Appliance {
         let packs = PackHome::local(settings.data.join("packs")).with_reserve(settings.reserve);
         let packs = packs.with_ration(settings.ration);
         let store = Store::open(meta.clone(), packs, &engine).await?;
-        let auth = Auth::open(meta.clone(), RootCredentials::establish(&settings.data)?);
+        let master = MasterSource { data: settings.data.clone(), file: settings.master_key_file.clone() };
+        let auth = Auth::open(meta.clone(), RootCredentials::establish(&settings.data)?, &master).await?;
         let identity = ServerIdentity::load_or_create(&settings.data)?;
         let catalogue = Catalogue::new(store.clone());
         catalogue.prepare().await?;
@@ -322,7 +330,7 @@ async fn figures(store: Store, token: tokio_util::sync::CancellationToken) {
 }
 
 /// A time as people write it; none for `never`.
-fn period(text: &str) -> Result<Option<Duration>, CliError> {
+pub(super) fn period(text: &str) -> Result<Option<Duration>, CliError> {
     if text == "never" {
         return Ok(None);
     }

@@ -1,4 +1,4 @@
-//! Who may do what: keys for s3s's signature check, and the gate, which asks the bucket's owner and policy.
+//! Who may do what: keys for s3s's signature check, the tokens of sessions, and the gate, which asks the bucket's owner and policy.
 
 mod action;
 
@@ -17,9 +17,9 @@ use s3s::{S3Error, S3ErrorCode, S3Request, S3Result, s3_error};
 use super::error::{internal, store_error};
 use super::service::OperationName;
 use super::settings::{self, Setting};
-use super::{convert, tags};
+use super::{convert, sts, tags};
 use crate::auth::policy::{self, Caller, Context, Policy};
-use crate::auth::{Auth, Principal, ROOT};
+use crate::auth::{self, Auth, Principal, ROOT, Refusal};
 use crate::model::BucketName;
 use crate::store::{BucketInfo, Store, StoreError};
 use crate::sys::clock;
@@ -94,8 +94,11 @@ impl Gate {
     /// Who calls; nobody where the request is not signed.
     async fn principal(&self, cx: &S3AccessContext<'_>) -> S3Result<Option<Principal>> {
         let Some(credentials) = cx.credentials() else { return Ok(None) };
-        let principal = self.auth.principal_of(&credentials.access_key).await.map_err(internal)?;
-        principal.map(Some).ok_or_else(|| s3_error!(InvalidAccessKeyId))
+        if sts::is_signed_for_sts(cx.headers()) {
+            return Err(s3_error!(NotImplemented, "STS is asked with POST and a form; sign S3 requests for s3."));
+        }
+        let caller = admit(&self.auth, &credentials.access_key, cx.headers(), cx.uri()).await?;
+        Ok(Some(caller.principal))
     }
 
     async fn policy(&self, bucket: &BucketName) -> S3Result<Option<Arc<Policy>>> {
@@ -153,7 +156,31 @@ fn caller_of(principal: &Principal) -> Caller {
     match principal {
         Principal::Root => Caller::account(ROOT),
         Principal::Tenant(tenant) => Caller::account(tenant),
+        Principal::User { tenant, name } => Caller::user(tenant, name),
+        Principal::Role { tenant, role, session } => Caller::role(tenant, role, session),
     }
+}
+
+/// Who signed with `access_key`, where the session token that the request carries, or its absence, is right.
+pub(super) async fn admit(auth: &Auth, access_key: &str, headers: &HeaderMap, uri: &Uri) -> S3Result<auth::Caller> {
+    let token = session_token(headers, uri)?;
+    auth.admit(access_key, token.as_deref()).await.map_err(|refusal| match refusal {
+        Refusal::UnknownKey => s3_error!(InvalidAccessKeyId),
+        Refusal::BadToken => s3_error!(InvalidToken),
+        Refusal::Expired => s3_error!(ExpiredToken),
+        Refusal::Auth(error) => internal(error),
+    })
+}
+
+/// The session token in the header, or in a presigned URL; several are refused.
+fn session_token(headers: &HeaderMap, uri: &Uri) -> S3Result<Option<String>> {
+    let in_headers = headers.get_all("x-amz-security-token").iter();
+    let in_headers = in_headers.map(|value| value.to_str().unwrap_or_default().to_owned());
+    let in_query = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    let in_query = in_query.filter(|(name, _)| name.eq_ignore_ascii_case("x-amz-security-token"));
+    let mut tokens = in_headers.chain(in_query.map(|(_, value)| value.into_owned()));
+    let token = tokens.next();
+    if tokens.next().is_some() { Err(s3_error!(InvalidToken)) } else { Ok(token) }
 }
 
 /// What a request says of its circumstances.

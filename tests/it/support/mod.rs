@@ -23,6 +23,8 @@ pub(crate) struct Server {
     api: SocketAddr,
     /// More for `serve`'s command line.
     args: Vec<String>,
+    /// More for its environment.
+    env: Vec<(String, String)>,
 }
 
 impl Server {
@@ -33,9 +35,15 @@ impl Server {
 
     /// Starts one with more on its command line.
     pub(crate) fn start_with(args: &[&str]) -> Self {
+        Self::start_with_env(args, &[])
+    }
+
+    /// Starts one with more on its command line and in its environment.
+    pub(crate) fn start_with_env(args: &[&str], env: &[(&str, &str)]) -> Self {
         let (s3, api) = (free_address(), free_address());
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let mut server = Self { folder: tempfile::tempdir().unwrap(), process: None, s3, api, args };
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let mut server = Self { folder: tempfile::tempdir().unwrap(), process: None, s3, api, args, env };
         server.restart();
         server
     }
@@ -47,6 +55,7 @@ impl Server {
         let mut command = self.program();
         command.args(["serve", "--s3-listen", &self.s3.to_string(), "--api-listen", &self.api.to_string()]);
         command.args(&self.args);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.env("BEDPLATE_ROOT_ACCESS_KEY", ACCESS_KEY).env("BEDPLATE_ROOT_SECRET_KEY", SECRET_KEY);
         self.process = Some(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
         let deadline = Instant::now() + START_LIMIT;
