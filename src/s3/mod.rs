@@ -5,25 +5,27 @@
 //! door never answers with a redirect, and never serves anyone who has not signed.
 
 mod access;
+mod admission;
 mod body;
 mod bucket;
 mod convert;
 mod copy;
 mod error;
+mod head;
+mod intake;
+mod lane;
 mod list;
 mod multipart;
 mod object;
 mod operations;
 mod service;
 
-pub use service::{S3Config, S3ConfigError, S3Door};
+pub use service::{BODY_PATIENCE, S3Config, S3ConfigError, S3Door};
 
 /// What every operation works with.
 #[derive(Clone)]
 struct Door {
     store: crate::store::Store,
-    /// Bodies being received; each holds a pipeline's buffers.
-    writes: std::sync::Arc<tokio::sync::Semaphore>,
-    /// Bodies being sent; each holds a few read-ahead pieces.
-    reads: std::sync::Arc<tokio::sync::Semaphore>,
+    /// Who may send and receive bodies now.
+    turns: admission::Turns,
 }

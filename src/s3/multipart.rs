@@ -9,7 +9,7 @@ use s3s::dto::{
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use super::convert::{self, KeptHeaders};
-use super::error::{internal, store_error};
+use super::error::store_error;
 use super::list::{Names, page_limit};
 use super::object::refuse_unoffered;
 use super::{Door, body};
@@ -69,7 +69,7 @@ impl Door {
             expected_md5: convert::md5(input.content_md5.as_deref())?,
             ..PutRequest::default()
         };
-        let _permit = self.writes.clone().acquire_owned().await.map_err(internal)?;
+        let _seat = self.turns.write(&request.extensions).await?;
         let (stream, verified) = body::receive(input.body, &request.headers, request.trailing_headers);
         let part = self.store.put_part(&bucket, &key, &upload, number, stream, put).await;
         let part = part.map_err(store_error)?;
@@ -94,7 +94,7 @@ impl Door {
         let input = request.input;
         let (bucket, key) = (convert::bucket(&input.bucket)?, convert::key(&input.key)?);
         let (upload, number) = (convert::upload(&input.upload_id)?, part_number(input.part_number)?);
-        let _permit = self.writes.clone().acquire_owned().await.map_err(internal)?;
+        let _seat = self.turns.write(&request.extensions).await?;
         let info = self.store.head(&source.bucket, &source.key).await.map_err(store_error)?;
         super::copy::part_conditions(&input).check(&info).map_err(super::copy::as_precondition)?;
         let range = super::copy::part_range(input.copy_source_range.as_deref(), info.size)?;

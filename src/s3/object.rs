@@ -10,7 +10,7 @@ use s3s::dto::{
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
 use super::convert::{self, KeptHeaders};
-use super::error::{internal, store_error};
+use super::error::store_error;
 use super::{Door, body};
 use crate::model::{BucketName, ByteRange, ObjectKey};
 use crate::store::{ByteStream, ObjectInfo, PutRequest};
@@ -144,7 +144,7 @@ impl Door {
             expected_bytes: convert::length(input.content_length)?,
             expected_md5: convert::md5(input.content_md5.as_deref())?,
         };
-        let _permit = self.writes.clone().acquire_owned().await.map_err(internal)?;
+        let _seat = self.turns.write(&request.extensions).await?;
         let (stream, verified) = body::receive(input.body, &request.headers, request.trailing_headers);
         let info = self.store.put(&bucket, &key, stream, put).await.map_err(store_error)?;
         let checksum = verified.take();
@@ -169,12 +169,12 @@ impl Door {
             if_modified_since: input.if_modified_since.as_ref(),
             if_unmodified_since: input.if_unmodified_since.as_ref(),
         };
-        let permit = self.reads.clone().acquire_owned().await.map_err(internal)?;
+        let turn = self.turns.read(&request.extensions).await?;
         let wanted = Wanted { range: input.range.as_ref(), part: input.part_number };
         let (info, range, stream) = self.read(&bucket, &key, &conditions, wanted).await?;
         let length = range.map_or(info.size, |range| range.len());
         let output = GetObjectOutput {
-            body: Some(body::send(stream, permit).await?),
+            body: Some(body::send(stream, turn).await?),
             accept_ranges: Some("bytes".to_owned()),
             content_length: Some(signed(length)),
             content_range: range.map(|range| content_range(range, info.size)),

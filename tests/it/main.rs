@@ -19,6 +19,7 @@ mod gc_model;
 mod kills;
 mod lab;
 mod oracle;
+mod overload;
 mod rack;
 mod s3;
 mod sharing;
