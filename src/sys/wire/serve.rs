@@ -43,9 +43,9 @@ const HEADERS: u32 = 32 * 1024;
 /// Requests under way at once on one HTTP/2 connection.
 const STREAMS: u32 = 64;
 /// Bytes of one request's body that an HTTP/2 connection takes before anybody reads them.
-const STREAM_WINDOW: u32 = 256 * 1024;
+const STREAM_WINDOW: u32 = 128 * 1024;
 /// The same, of all its requests together.
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 512 * 1024;
 /// An HTTP/2 client that says nothing for so long is asked whether it is still there.
 const ASK_AFTER: Duration = Duration::from_secs(30);
 

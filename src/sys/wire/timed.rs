@@ -23,6 +23,8 @@ const LINGER_BYTES: usize = 64 * 1024 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Activity {
     requests: AtomicUsize,
+    /// Requests that have begun, ever.
+    begun: AtomicUsize,
     /// The last answer closes the connection, and the client may not have sent everything.
     leaving: AtomicBool,
 }
@@ -31,6 +33,7 @@ impl Activity {
     /// A request begins; it lasts as long as what this returns.
     pub(super) fn begin(activity: &Arc<Self>) -> Busy {
         activity.requests.fetch_add(1, Ordering::Relaxed);
+        activity.begun.fetch_add(1, Ordering::Relaxed);
         Busy(activity.clone())
     }
 
@@ -133,6 +136,8 @@ pub(super) struct TimedIo<T> {
     http2: bool,
     /// For the rest of a request's headers.
     head: Deadline,
+    /// Requests that had begun when that was set.
+    begun: usize,
     /// For the client to take bytes.
     send: Deadline,
     linger: Deadline,
@@ -143,7 +148,7 @@ impl<T> TimedIo<T> {
     pub(super) fn new(inner: T, patience: Patience, activity: Arc<Activity>, http2: bool) -> Self {
         let deadlines = (Deadline::default(), Deadline::default(), Deadline::default());
         let (head, send, linger) = deadlines;
-        Self { inner, patience, activity, http2, head, send, linger, lingered: 0 }
+        Self { inner, patience, activity, http2, head, begun: 0, send, linger, lingered: 0 }
     }
 
     /// What a write came to, unless the client has taken nothing for too long.
@@ -163,9 +168,13 @@ impl<T: AsyncRead + Unpin> AsyncRead for TimedIo<T> {
         let this = &mut *self;
         let before = buf.filled().len();
         let outcome = Pin::new(&mut this.inner).poll_read(cx, buf);
+        let begun = this.activity.begun.load(Ordering::Relaxed);
+        if begun != this.begun {
+            this.begun = begun;
+            this.head.clear();
+        }
         if !this.activity.is_idle() || this.http2 {
             // HTTP/2 is asked whether it is there; a request's body has limits of its own.
-            this.head.clear();
             return outcome;
         }
         if buf.filled().len() > before {
