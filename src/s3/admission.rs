@@ -13,13 +13,16 @@ use crate::sys::wire::HangUp;
 /// Bodies received at once: each holds the buffers of a pipeline.
 const WRITES_MAX: usize = 24;
 /// Bodies sent at once: each holds what is read ahead.
-const READS_MAX: usize = 64;
+const READS_MAX: usize = 96;
 /// What [`Turns::frame`] and [`Turns::document`] count in.
 const UNIT: u64 = 64 * 1024;
 /// Large signed frames held at once, in bytes.
 const FRAMES_BYTES: u64 = 32 * 1024 * 1024;
-/// Documents and forms held at once, in bytes; what they are parsed into takes several times as much.
+/// Large documents held at once, in bytes; what they are parsed into takes several times as much.
 const DOCUMENTS_BYTES: u64 = 16 * 1024 * 1024;
+/// Documents and forms up to this length have places of their own, so that large ones do not keep them waiting.
+const SMALL_DOCUMENT: u64 = 256 * 1024;
+const SMALL_DOCUMENTS: usize = 32;
 
 /// The turns of one door; clones share them.
 #[derive(Clone)]
@@ -28,6 +31,7 @@ pub(super) struct Turns {
     reads: Lane,
     frames: Lane,
     documents: Lane,
+    small_documents: Lane,
 }
 
 impl Turns {
@@ -38,6 +42,7 @@ impl Turns {
             reads: Lane::new(READS_MAX),
             frames: units(FRAMES_BYTES),
             documents: units(DOCUMENTS_BYTES),
+            small_documents: Lane::new(SMALL_DOCUMENTS),
         }
     }
 
@@ -62,6 +67,9 @@ impl Turns {
 
     /// Room for a body of so many bytes that is held as a whole.
     pub(super) async fn document(&self, bytes: u64, pulse: &Pulse) -> Result<Seat, Crowded> {
+        if bytes <= SMALL_DOCUMENT {
+            return self.small_documents.enter(1, pulse).await;
+        }
         self.documents.enter(units(bytes, DOCUMENTS_BYTES), pulse).await
     }
 }

@@ -38,7 +38,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 pub(super) const ALPN_HTTP2: &[u8] = b"h2";
 /// A connection's buffers, each way, in bytes. Bounds what many connections hold together; a request's head must fit.
 const BUFFER: usize = 64 * 1024;
-/// All headers of one HTTP/2 request, in bytes.
+/// All headers of one request, in bytes.
 const HEADERS: u32 = 32 * 1024;
 /// Requests under way at once on one HTTP/2 connection.
 const STREAMS: u32 = 64;
@@ -256,7 +256,11 @@ impl Door {
             carry!(http2_builder(self.streams).serve_connection(io, service))
         } else {
             let mut builder = hyper::server::conn::http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(self.patience.idle).max_buf_size(BUFFER);
+            builder
+                .timer(TokioTimer::new())
+                .header_read_timeout(self.patience.idle)
+                .max_buf_size(BUFFER)
+                .max_header_size(HEADERS as usize);
             carry!(builder.serve_connection(io, service))
         }
     }

@@ -19,6 +19,9 @@ use super::serve::Patience;
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 64 * 1024 * 1024;
 
+/// Bytes that HTTP/2 begins with.
+const HTTP2_PREFACE: usize = 24;
+
 /// What is under way on one connection.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
@@ -134,7 +137,9 @@ pub(super) struct TimedIo<T> {
     patience: Patience,
     activity: Arc<Activity>,
     http2: bool,
-    /// For the rest of a request's headers.
+    /// Bytes that came, as far as they matter.
+    came: usize,
+    /// For the rest of a request's headers; with HTTP/2 for the next request.
     head: Deadline,
     /// Requests that had begun when that was set.
     begun: usize,
@@ -148,7 +153,7 @@ impl<T> TimedIo<T> {
     pub(super) fn new(inner: T, patience: Patience, activity: Arc<Activity>, http2: bool) -> Self {
         let deadlines = (Deadline::default(), Deadline::default(), Deadline::default());
         let (head, send, linger) = deadlines;
-        Self { inner, patience, activity, http2, head, begun: 0, send, linger, lingered: 0 }
+        Self { inner, patience, activity, http2, came: 0, head, begun: 0, send, linger, lingered: 0 }
     }
 
     /// What a write came to, unless the client has taken nothing for too long.
@@ -173,15 +178,23 @@ impl<T: AsyncRead + Unpin> AsyncRead for TimedIo<T> {
             this.begun = begun;
             this.head.clear();
         }
-        if !this.activity.is_idle() || this.http2 {
-            // HTTP/2 is asked whether it is there; a request's body has limits of its own.
+        if !this.activity.is_idle() {
+            // A request's body has limits of its own.
             return outcome;
         }
-        if buf.filled().len() > before {
+        let came = buf.filled().len() - before;
+        if this.http2 {
+            if this.came < HTTP2_PREFACE && this.came + came >= HTTP2_PREFACE {
+                this.head.clear();
+            }
+            this.came = HTTP2_PREFACE.min(this.came + came);
+            let greeted = this.came == HTTP2_PREFACE;
+            this.head.set(if greeted { this.patience.idle } else { this.patience.head });
+        } else if came > 0 {
             this.head.set(this.patience.head);
         }
         if outcome.is_pending() && this.head.poll(cx).is_ready() {
-            return Poll::Ready(Err(late("the request's headers did not come in time")));
+            return Poll::Ready(Err(late("no request came in time")));
         }
         outcome
     }
