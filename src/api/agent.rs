@@ -45,7 +45,7 @@ async fn seed_volume(State(state): State<ApiState>, Extension(token): Extension<
     let order = state.conductor().order(token.text()).await?;
     let seed = Seed {
         url: state.public_url().to_owned(),
-        certificate_pin: state.certificate_pin().to_owned(),
+        certificate_pin: state.certificate_pin(),
         token: order.boot_token,
         node: order.node,
     };

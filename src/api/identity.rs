@@ -1,21 +1,25 @@
-//! The appliance's own certificate: made on the first start, kept beside the data, and known to nodes by its digest.
-//! No authority signs it and no name in it is checked; a node trusts the pin that its boot region carries.
+//! The appliance's certificate: one that it was given, or its own, made on the first start and kept beside the data. Nodes
+//! know either by its digest: no name in it is checked, and a node trusts the pin that its boot region carries.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
-use tokio_rustls::TlsAcceptor;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_util::sync::CancellationToken;
 
-use crate::sys::wire::{self, TlsError};
+use crate::sys::wire::{self, ServerTls, ShownPin, TlsError};
+use crate::sys::worker::blocking;
 
 /// The file in the data folder that holds the key and the certificate, readable by its owner only.
 pub const IDENTITY_FILE: &str = "identity.pem";
 
 const OWNER_ONLY: u32 = 0o600;
+/// Between two looks at the files of a certificate that was given.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Why the appliance has no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -44,19 +48,39 @@ pub enum IdentityError {
         /// The file.
         path: PathBuf,
     },
+    /// A file that was given cannot be read.
+    #[error("{} cannot be read: name a {what} in PEM form that this user may read", path.display())]
+    Unreadable {
+        /// What it should hold.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file that was given is not what it should be.
+    #[error("{} does not hold a {what} in PEM form", path.display())]
+    NotPem {
+        /// What it should hold.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+    },
     /// A certificate cannot be made.
     #[error("the server's certificate cannot be made")]
     Make(#[source] rcgen::Error),
     /// The key and the certificate do not belong together.
-    #[error("the server's identity is unusable")]
+    #[error("the server's certificate cannot be used")]
     Tls(#[source] TlsError),
 }
 
-/// The certificate and key of this appliance.
+/// The certificate and key of this appliance; clones share them.
 #[derive(Clone)]
 pub struct ServerIdentity {
-    pin: [u8; 32],
-    acceptor: TlsAcceptor,
+    pin: ShownPin,
+    tls: ServerTls,
+    /// Where they were given.
+    given: Option<GivenFiles>,
 }
 
 impl std::fmt::Debug for ServerIdentity {
@@ -77,34 +101,134 @@ impl ServerIdentity {
             Err(error) if error.kind() == io::ErrorKind::NotFound => create(folder, &path)?,
             Err(source) => return Err(IdentityError::Io { action: "read", path, source }),
         };
-        Self::from_pem(&text, &path)
+        let damaged = || IdentityError::Damaged { path: path.clone() };
+        let key = PrivateKeyDer::from_pem_slice(&text).map_err(|_| damaged())?;
+        let certificate = CertificateDer::from_pem_slice(&text).map_err(|_| damaged())?;
+        Self::new(Pair { chain: vec![certificate], key }, None)
     }
 
-    fn from_pem(text: &[u8], path: &Path) -> Result<Self, IdentityError> {
-        let damaged = || IdentityError::Damaged { path: path.to_owned() };
-        let key = PrivatePkcs8KeyDer::from_pem_slice(text).map_err(|_| damaged())?;
-        let certificate = CertificateDer::from_pem_slice(text).map_err(|_| damaged())?;
-        let pin = wire::pin_of(&certificate);
-        let acceptor = wire::tls_acceptor(certificate.to_vec(), key.secret_pkcs8_der()).map_err(IdentityError::Tls)?;
-        Ok(Self { pin, acceptor })
+    /// Reads a certificate, with those that vouch for it after it, and its key.
+    pub fn given(files: GivenFiles) -> Result<Self, IdentityError> {
+        Self::new(files.read()?, Some(files))
+    }
+
+    fn new(pair: Pair, given: Option<GivenFiles>) -> Result<Self, IdentityError> {
+        let pin = ShownPin::new(pair.pin());
+        let tls = ServerTls::new(pair.chain, pair.key).map_err(IdentityError::Tls)?;
+        Ok(Self { pin, tls, given })
     }
 
     /// SHA-256 of the certificate's DER encoding.
     #[must_use]
     pub fn pin(&self) -> [u8; 32] {
-        self.pin
+        self.pin.get()
     }
 
     /// The pin as 64 hexadecimal digits.
     #[must_use]
     pub fn pin_text(&self) -> String {
-        hex::encode(self.pin)
+        self.pin.text()
     }
 
-    /// The TLS side of the control door.
+    /// The pin, which changes with the certificate.
     #[must_use]
-    pub fn acceptor(&self) -> TlsAcceptor {
-        self.acceptor.clone()
+    pub fn shown_pin(&self) -> ShownPin {
+        self.pin.clone()
+    }
+
+    /// The TLS side of a door.
+    #[must_use]
+    pub fn tls(&self) -> &ServerTls {
+        &self.tls
+    }
+
+    /// Takes up a certificate that was given whenever its files change, until `token` is cancelled. What is unusable is
+    /// logged, and the one before stays.
+    pub async fn follow(self, token: CancellationToken) {
+        let Some(files) = self.given.clone() else { return };
+        let mut seen = files.stamp();
+        loop {
+            tokio::select! {
+                () = token.cancelled() => return,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            let stamp = files.stamp();
+            if stamp == seen {
+                continue;
+            }
+            seen = stamp;
+            let (identity, files) = (self.clone(), files.clone());
+            match blocking(move || identity.exchange(&files)).await {
+                Ok(Ok(())) => tracing::info!(pin = self.pin_text(), "the certificate has changed"),
+                Ok(Err(error)) => {
+                    tracing::error!(
+                        error = describe(&error),
+                        "the changed certificate is not used: the one before stays"
+                    );
+                }
+                Err(error) => tracing::error!(%error, "the changed certificate was not read"),
+            }
+        }
+    }
+
+    fn exchange(&self, files: &GivenFiles) -> Result<(), IdentityError> {
+        let pair = files.read()?;
+        let pin = pair.pin();
+        self.tls.exchange(pair.chain, pair.key).map_err(IdentityError::Tls)?;
+        self.pin.set(pin);
+        Ok(())
+    }
+}
+
+fn describe(error: &IdentityError) -> String {
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
+    format!("{error}{}", cause.unwrap_or_default())
+}
+
+/// The files of a certificate that was given.
+#[derive(Clone, Debug)]
+pub struct GivenFiles {
+    /// The certificate, and after it those that vouch for it, in PEM form.
+    pub certificate: PathBuf,
+    /// Its key, in PEM form.
+    pub key: PathBuf,
+}
+
+impl GivenFiles {
+    fn read(&self) -> Result<Pair, IdentityError> {
+        let bytes = |path: &Path, what| {
+            fs::read(path).map_err(|source| IdentityError::Unreadable { what, path: path.to_owned(), source })
+        };
+        let not_pem = |path: &Path, what| IdentityError::NotPem { what, path: path.to_owned() };
+        let text = bytes(&self.certificate, "certificate")?;
+        let chain: Vec<CertificateDer<'static>> =
+            CertificateDer::pem_slice_iter(&text).collect::<Result<_, _>>().unwrap_or_default();
+        if chain.is_empty() {
+            return Err(not_pem(&self.certificate, "certificate"));
+        }
+        let text = bytes(&self.key, "private key")?;
+        let key = PrivateKeyDer::from_pem_slice(&text).map_err(|_| not_pem(&self.key, "private key"))?;
+        Ok(Pair { chain, key })
+    }
+
+    /// When both were written, and how long they are.
+    fn stamp(&self) -> [Option<(SystemTime, u64)>; 2] {
+        [&self.certificate, &self.key].map(|path| {
+            let metadata = fs::metadata(path).ok()?;
+            Some((metadata.modified().ok()?, metadata.len()))
+        })
+    }
+}
+
+/// A certificate, with those that vouch for it, and its key.
+struct Pair {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Pair {
+    fn pin(&self) -> [u8; 32] {
+        self.chain.first().map(|certificate| wire::pin_of(certificate)).unwrap_or_default()
     }
 }
 
@@ -154,6 +278,32 @@ mod tests {
         assert_ne!(first.pin(), other.pin());
         let mode = fs::metadata(folder.path().join("data").join(IDENTITY_FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, OWNER_ONLY);
+    }
+
+    #[test]
+    fn a_given_certificate_needs_its_own_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let make = |name: &str| {
+            let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+            let (certificate, key) =
+                (folder.path().join(format!("{name}.crt")), folder.path().join(format!("{name}.key")));
+            fs::write(&certificate, made.cert.pem()).unwrap();
+            fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+            (GivenFiles { certificate, key }, wire::pin_of(made.cert.der()))
+        };
+        let ((a, pin_a), (b, pin_b)) = (make("a"), make("b"));
+        let identity = ServerIdentity::given(a.clone()).unwrap();
+        assert_eq!(identity.pin(), pin_a);
+        let mixed = GivenFiles { key: b.key.clone(), ..a.clone() };
+        assert!(matches!(ServerIdentity::given(mixed.clone()), Err(IdentityError::Tls(TlsError::Mismatch))));
+        assert!(matches!(identity.exchange(&mixed), Err(IdentityError::Tls(TlsError::Mismatch))));
+        assert_eq!(identity.pin(), pin_a, "an unusable certificate was taken up");
+        identity.exchange(&b).unwrap();
+        assert_eq!(identity.pin(), pin_b);
+        let swapped = GivenFiles { certificate: a.key.clone(), key: a.certificate.clone() };
+        assert!(matches!(ServerIdentity::given(swapped), Err(IdentityError::NotPem { .. })));
+        let absent = GivenFiles { certificate: folder.path().join("absent"), ..a };
+        assert!(matches!(ServerIdentity::given(absent), Err(IdentityError::Unreadable { .. })));
     }
 
     #[test]

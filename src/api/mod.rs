@@ -22,8 +22,10 @@ mod store;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
@@ -36,9 +38,13 @@ use crate::job::JobView;
 use crate::model::{ImageRef, JobId};
 use crate::rack::{Conductor, ImageFacts, Images};
 use crate::store::{BoxError, Store};
+use crate::sys::wire::{IdleBody, ShownPin};
 use crate::telemetry::metrics;
 use endpoint::Endpoint;
 use error::{ApiError, ApiResult};
+
+/// How long the next bytes of a request's body are awaited.
+const BODY_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the control door works with.
 pub struct ApiParts {
@@ -54,8 +60,8 @@ pub struct ApiParts {
     pub boot: Option<BootMedia>,
     /// Base URL under which nodes reach this door, `https://address:port`.
     pub public_url: String,
-    /// SHA-256 of the certificate, 64 hexadecimal digits.
-    pub certificate_pin: String,
+    /// SHA-256 of the certificate.
+    pub certificate_pin: ShownPin,
 }
 
 /// The control door's state. Cheap to clone.
@@ -112,8 +118,9 @@ impl ApiState {
         &self.parts.public_url
     }
 
-    fn certificate_pin(&self) -> &str {
-        &self.parts.certificate_pin
+    /// SHA-256 of the certificate, 64 hexadecimal digits.
+    fn certificate_pin(&self) -> String {
+        self.parts.certificate_pin.text()
     }
 }
 
@@ -160,7 +167,13 @@ pub fn router(state: ApiState) -> Router {
         .fallback(no_such_address)
         .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(extract::JSON_MAX))
+        .layer(middleware::map_request(impatient))
         .with_state(state)
+}
+
+/// Lets nobody wait for ever for a body that does not come.
+async fn impatient(request: Request) -> Request {
+    request.map(|body| Body::new(IdleBody::new(body, BODY_PATIENCE)))
 }
 
 /// Counts and logs one request. The path is the table's, so that neither ids nor tokens reach a log.

@@ -19,7 +19,7 @@ use url::Url;
 use super::BmcError;
 use super::exchange::{Ask, Exchange};
 use crate::sys::entropy;
-use crate::sys::wire::serve;
+use crate::sys::wire::{Patience, Tls, serve};
 use crate::sys::worker::Workers;
 
 /// The header that carries the secret.
@@ -54,7 +54,7 @@ impl Gateway {
         let door = Door { exchange: exchange.clone(), secret: secret.clone(), faults: faults.clone() };
         let token = workers.token();
         workers.spawn("bmc-gateway", async move {
-            serve(listener, None, door, token).await;
+            serve(listener, Tls::Off, door, Patience::default(), token).await;
             exchange.close().await;
         });
         Ok(Self { base, secret, faults })

@@ -33,6 +33,14 @@ pub struct ServeConfig {
     pub s3_listen: Option<String>,
     /// Address and port of everything else.
     pub api_listen: Option<String>,
+    /// Whether S3 speaks TLS: `on`, `off` or `only`.
+    pub s3_tls: Option<String>,
+    /// The certificate of both ports.
+    pub tls_cert: Option<PathBuf>,
+    /// Its key.
+    pub tls_key: Option<PathBuf>,
+    /// How long the next bytes of an upload are awaited.
+    pub body_timeout: Option<String>,
     /// Host and port by which BMCs and nodes reach the control port.
     pub advertise: Option<String>,
     /// The boot image for virtual media.
@@ -104,6 +112,8 @@ mod tests {
         assert!(config.data.is_some() && config.url.is_some() && config.s3_url.is_some() && config.pin.is_some());
         let serve = config.serve;
         assert!(serve.s3_listen.is_some() && serve.api_listen.is_some() && serve.advertise.is_some());
+        assert!(serve.s3_tls.is_some() && serve.tls_cert.is_some() && serve.tls_key.is_some());
+        assert!(serve.body_timeout.is_some());
         assert!(serve.boot_image.is_some() && !serve.s3_domains.is_empty() && serve.gc_every.is_some());
         assert!(serve.scrub_within.is_some() && serve.scrub_rate.is_some() && serve.reserve().unwrap().0.is_some());
         assert!(serve.master_key_file.is_some());

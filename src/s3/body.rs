@@ -10,10 +10,10 @@ use hyper::HeaderMap;
 use s3s::checksum::ChecksumHasher;
 use s3s::dto::StreamingBlob;
 use s3s::{S3Result, StdError, TrailingHeaders};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::checksum::{self, Algorithm};
 use super::error::store_error;
+use super::lane::{Pulse, Seat};
 use crate::store::{ByteStream, LateHeaders, StoreError};
 use crate::telemetry::metrics;
 
@@ -109,8 +109,8 @@ impl Stream for Hashing {
 }
 
 /// The store's bytes as an answer's body. The first piece is read here, so that damage at the beginning is an error and
-/// not a broken connection; `permit` is held until the body ends.
-pub(super) async fn send(mut stream: ByteStream, permit: OwnedSemaphorePermit) -> S3Result<StreamingBlob> {
+/// not a broken connection; the seat of `turn` is held until the body ends, and its pulse tells how the client takes it.
+pub(super) async fn send(mut stream: ByteStream, turn: (Seat, Pulse)) -> S3Result<StreamingBlob> {
     let first = match stream.next().await {
         None => return Ok(StreamingBlob::from_bytes(Bytes::new())),
         Some(Ok(first)) => first,
@@ -121,14 +121,16 @@ pub(super) async fn send(mut stream: ByteStream, permit: OwnedSemaphorePermit) -
             }));
         }
     };
-    Ok(StreamingBlob::wrap(Sending { first: Some(first), rest: Mutex::new(stream), _permit: permit }))
+    let (seat, pulse) = turn;
+    Ok(StreamingBlob::wrap(Sending { first: Some(first), rest: Mutex::new(stream), pulse, _seat: seat }))
 }
 
 struct Sending {
     first: Option<Bytes>,
     /// The lock is never taken: it makes a stream that is only `Send` also `Sync`, which s3s asks for.
     rest: Mutex<ByteStream>,
-    _permit: OwnedSemaphorePermit,
+    pulse: Pulse,
+    _seat: Seat,
 }
 
 impl Stream for Sending {
@@ -136,6 +138,7 @@ impl Stream for Sending {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
+        this.pulse.done(0);
         let piece = match this.first.take() {
             Some(first) => Poll::Ready(Some(Ok(first))),
             None => this.rest.get_mut().unwrap_or_else(PoisonError::into_inner).poll_next_unpin(cx),
@@ -143,6 +146,7 @@ impl Stream for Sending {
         match piece {
             Poll::Ready(Some(Ok(piece))) => {
                 metrics::sent("s3", piece.len() as u64);
+                this.pulse.turn(piece.len() as u64);
                 Poll::Ready(Some(Ok(piece)))
             }
             Poll::Ready(Some(Err(error))) => {

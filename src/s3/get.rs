@@ -10,7 +10,7 @@ use s3s::{S3Request, S3Response, S3Result, s3_error};
 use super::access::{access_of, bucket_of};
 use super::checksum::{self, set_checksums};
 use super::conditions::Conditions;
-use super::error::{internal, store_error};
+use super::error::store_error;
 use super::{Door, body, convert, lock, tags};
 use crate::format::row::PartList;
 use crate::model::{BucketName, ByteRange, ObjectKey, VersionId};
@@ -141,11 +141,11 @@ impl Door {
             if_modified_since: input.if_modified_since.as_ref(),
             if_unmodified_since: input.if_unmodified_since.as_ref(),
         };
-        let permit = self.reads.clone().acquire_owned().await.map_err(internal)?;
+        let turn = self.turns.read(&request.extensions).await?;
         let wanted = Wanted { range: input.range.as_ref(), part: input.part_number };
         let read = self.read((&bucket, &key, version), &conditions, wanted).await;
         let (info, range, stream) = read.map_err(|error| access.missing(error))?;
-        let body = Some(body::send(stream, permit).await?);
+        let body = Some(body::send(stream, turn).await?);
         let expiration = self.expiration(access.bucket(), &info).await?;
         Ok(S3Response::new(describe!(
             GetObjectOutput { body, expiration, ..GetObjectOutput::default() },

@@ -6,6 +6,7 @@
 
 mod access;
 mod acl;
+mod admission;
 mod answer;
 mod body;
 mod bucket;
@@ -20,6 +21,9 @@ mod delete;
 mod error;
 mod fixed;
 mod get;
+mod head;
+mod intake;
+mod lane;
 mod lifecycle;
 mod list;
 mod lock;
@@ -35,14 +39,12 @@ mod uploads;
 mod versioning;
 
 pub use lifecycle::{Lifecycle, LifecycleSettings};
-pub use service::{S3Config, S3ConfigError, S3Door};
+pub use service::{BODY_PATIENCE, S3Config, S3ConfigError, S3Door};
 
 /// What every operation works with.
 #[derive(Clone)]
 struct Door {
     store: crate::store::Store,
-    /// Bodies being received; each holds a pipeline's buffers.
-    writes: std::sync::Arc<tokio::sync::Semaphore>,
-    /// Bodies being sent; each holds a few read-ahead pieces.
-    reads: std::sync::Arc<tokio::sync::Semaphore>,
+    /// Who may send and receive bodies now.
+    turns: admission::Turns,
 }

@@ -15,7 +15,7 @@ use super::access::bucket_of;
 use super::bucket::owner;
 use super::checksum::{self, Algorithm, Scheme, given_checksums, set_checksums};
 use super::convert::{self, kept_headers};
-use super::error::{internal, store_error};
+use super::error::store_error;
 use super::list::page_limit;
 use super::lock::{self, lock_wish};
 use super::offered::refuse_unoffered;
@@ -133,7 +133,7 @@ impl Door {
                 "Checksum Type mismatch occurred, expected checksum Type: {expected}, actual checksum Type: {actual}"
             ));
         }
-        let permit = self.writes.clone().acquire_owned().await.map_err(internal)?;
+        let seat = self.turns.write(&request.extensions).await?;
         let (stream, late) = body::receive(input.body, &request.headers, request.trailing_headers, scheme.algorithm)?;
         let put = PutRequest {
             expected_bytes: convert::length(input.content_length)?,
@@ -143,7 +143,7 @@ impl Door {
         };
         let part = self.store.put_part(&bucket, &key, &upload, number, stream, put).await;
         let part = part.map_err(store_error)?;
-        drop(permit);
+        drop(seat);
         let mut output = UploadPartOutput { e_tag: Some(convert::etag(&part.etag)), ..UploadPartOutput::default() };
         set_checksums!(output, &told(&part.headers, announced.unwrap_or(scheme.algorithm)));
         Ok(S3Response::new(output))
@@ -158,7 +158,7 @@ impl Door {
         let input = request.input;
         let (bucket, key) = (convert::bucket(&input.bucket)?, convert::key(&input.key)?);
         let (upload, number) = (convert::upload(&input.upload_id)?, part_number(input.part_number)?);
-        let _permit = self.writes.clone().acquire_owned().await.map_err(internal)?;
+        let _seat = self.turns.write(&request.extensions).await?;
         let about = self.store.upload(&bucket, &key, &upload).await.map_err(store_error)?;
         let scheme = Scheme::of(&about.headers)?;
         let info = self.store.head_version(&source.bucket, &source.key, source.version).await;

@@ -6,7 +6,7 @@ use s3s::{S3Request, S3Response, S3Result};
 use super::access::bucket_of;
 use super::checksum::{self, Algorithm, set_checksums};
 use super::convert::{self, kept_headers};
-use super::error::{internal, store_error};
+use super::error::store_error;
 use super::lock::{self, lock_wish};
 use super::offered::refuse_unoffered;
 use super::{Door, body, tags};
@@ -24,7 +24,7 @@ impl Door {
         let mut headers = kept_headers!(input).into_map()?;
         headers.extend(tags::from_header(input.tagging.as_deref())?);
         headers.extend(lock::for_write(&self.store, &place, lock_wish!(input)).await?);
-        let permit = self.writes.clone().acquire_owned().await.map_err(internal)?;
+        let seat = self.turns.write(&request.extensions).await?;
         let (stream, late) =
             body::receive(input.body, &request.headers, request.trailing_headers, Algorithm::Crc64Nvme)?;
         let put = PutRequest {
@@ -36,7 +36,7 @@ impl Door {
             late: late.clone(),
         };
         let info = self.store.put(&bucket, &key, stream, put).await.map_err(store_error)?;
-        drop(permit);
+        drop(seat);
         let late = late.get();
         let mut output = PutObjectOutput {
             e_tag: Some(convert::etag(&info.etag)),

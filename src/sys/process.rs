@@ -21,6 +21,21 @@ pub fn mount_kernel_fs(kind: &str, target: &str) -> io::Result<()> {
     }
 }
 
+/// Files that this process may have open at once.
+#[must_use]
+pub fn open_files_max() -> u64 {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Raises the number of files that this process may have open to what its system allows; answers what it is now.
+pub fn raise_open_files() -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Where it is refused, what was allowed before goes on being allowed.
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    if raised.is_ok() { limit.maximum.unwrap_or(u64::MAX) } else { open_files_max() }
+}
+
 /// Sets the kernel's host name.
 pub fn set_host_name(name: &str) -> io::Result<()> {
     Ok(rustix::system::sethostname(name.as_bytes())?)

@@ -20,6 +20,7 @@ mod identity;
 mod kills;
 mod lab;
 mod oracle;
+mod overload;
 mod rack;
 mod s3;
 mod sharing;

@@ -23,7 +23,7 @@ use crate::model::Secret;
 use crate::rack::redfish::RedfishMachines;
 use crate::rack::{ConductorConfig, Machines, Pace};
 use crate::store::PackHome;
-use crate::sys::wire::Peer;
+use crate::sys::wire::{Peer, ShownPin};
 use crate::sys::worker::Workers;
 
 const ADMIN: &str = "Basic cm9vdDpyb290LXNlY3JldA==";
@@ -49,7 +49,7 @@ impl Door {
         let desk = ConductorConfig {
             public_url: "https://127.0.0.1:9100".into(),
             media_url: "http://127.0.0.1:9100".into(),
-            certificate_pin: "ab".repeat(32),
+            certificate_pin: ShownPin::new([0xab; 32]),
             pace: Pace::default(),
         };
         let conductor = Conductor::new(meta.clone(), Arc::new(catalogue.clone()), machines, &workers, desk);
@@ -63,7 +63,7 @@ impl Door {
             auth: Auth::open(meta, root, &master).await.unwrap(),
             boot,
             public_url: "https://127.0.0.1:9100".into(),
-            certificate_pin: "ab".repeat(32),
+            certificate_pin: ShownPin::new([0xab; 32]),
         });
         Self { _folder: folder, router: router(state.clone()), state }
     }

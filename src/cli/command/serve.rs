@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::api::identity::ServerIdentity;
+use crate::api::identity::{GivenFiles, ServerIdentity};
 use crate::api::{self, ApiParts, ApiState};
 use crate::auth::{Auth, MasterSource, RootCredentials};
 use crate::bmc::PinFile;
@@ -19,10 +19,11 @@ use crate::image::Catalogue;
 use crate::image::boot::BootMedia;
 use crate::meta::Embedded;
 use crate::rack::{Conductor, ConductorConfig, Pace};
-use crate::s3::{Lifecycle, LifecycleSettings, S3Config, S3Door};
+use crate::s3::{BODY_PATIENCE, Lifecycle, LifecycleSettings, S3Config, S3Door};
 use crate::store::{GcOptions, PackHome, Ration, ScrubSettings, Store};
+use crate::sys::process;
 use crate::sys::space::Reserve;
-use crate::sys::wire;
+use crate::sys::wire::{self, Patience, Tls};
 use crate::sys::worker::Workers;
 use crate::telemetry::{log, metrics};
 
@@ -61,6 +62,15 @@ pub struct ServeArgs {
     /// Address and port of everything else [default: 127.0.0.1:9100]
     #[arg(long, value_name = "ADDR:PORT", env = "BEDPLATE_API_LISTEN")]
     api_listen: Option<String>,
+    /// Whether S3 speaks TLS: on (besides plain HTTP, on the same port), off, or only [default: on]
+    #[arg(long, value_name = "ON|OFF|ONLY", env = "BEDPLATE_S3_TLS")]
+    s3_tls: Option<String>,
+    /// The certificate of both ports, in PEM form, and after it those that vouch for it [default: a self-made one]
+    #[arg(long, value_name = "FILE", env = "BEDPLATE_TLS_CERT")]
+    tls_cert: Option<PathBuf>,
+    /// The private key of that certificate, in PEM form
+    #[arg(long, value_name = "FILE", env = "BEDPLATE_TLS_KEY")]
+    tls_key: Option<PathBuf>,
     /// Host and port by which BMCs and nodes reach the control port [default: that of --api-listen]
     #[arg(long, value_name = "HOST:PORT", env = "BEDPLATE_ADVERTISE")]
     advertise: Option<String>,
@@ -85,6 +95,9 @@ pub struct ServeArgs {
     /// The file that holds the master key, 64 hexadecimal digits [default: DIR/master.key]
     #[arg(long, value_name = "FILE", env = "BEDPLATE_MASTER_KEY_FILE")]
     master_key_file: Option<PathBuf>,
+    /// How long the next bytes of an upload are awaited before it is refused [default: 60s]
+    #[arg(long, value_name = "TIME", env = "BEDPLATE_BODY_TIMEOUT")]
+    body_timeout: Option<String>,
     /// Log one JSON object a line
     #[arg(long)]
     log_json: bool,
@@ -95,9 +108,12 @@ struct Settings {
     data: PathBuf,
     s3_listen: SocketAddr,
     api_listen: SocketAddr,
+    s3_tls: S3Tls,
+    certificate: Option<GivenFiles>,
     advertise: Option<String>,
     boot_image: Option<PathBuf>,
     s3_domains: Vec<String>,
+    body_timeout: Duration,
     gc_every: Option<Duration>,
     scrub: Option<ScrubSettings>,
     reserve: Reserve,
@@ -122,6 +138,10 @@ impl Settings {
                 return Err(CliError::usage(format!("{text:?} is not HOST:PORT, as BMCs and nodes are to reach it")));
             }
         }
+        let certificate = given_files(
+            args.tls_cert.or_else(|| file.tls_cert.clone()),
+            args.tls_key.or_else(|| file.tls_key.clone()),
+        )?;
         let gc_every = args.gc_every.or_else(|| file.gc_every.clone()).unwrap_or_else(|| GC_EVERY.to_owned());
         let within = args.scrub_within.or_else(|| file.scrub_within.clone()).unwrap_or_else(|| SCRUB_WITHIN.to_owned());
         let rate = args.scrub_rate.or_else(|| file.scrub_rate.clone()).unwrap_or_else(|| SCRUB_RATE.to_owned());
@@ -135,6 +155,12 @@ impl Settings {
             },
             ration: file.ration(),
             master_key_file: args.master_key_file.or_else(|| file.master_key_file.clone()),
+            s3_tls: s3_tls(args.s3_tls.or_else(|| file.s3_tls.clone()).as_deref())?,
+            certificate,
+            body_timeout: match args.body_timeout.or_else(|| file.body_timeout.clone()) {
+                Some(text) => period(&text)?.ok_or_else(|| CliError::usage("an upload cannot be awaited for ever"))?,
+                None => BODY_PATIENCE,
+            },
             data: context.data.clone(),
             s3_listen: address(args.s3_listen, &file.s3_listen, S3_LISTEN)?,
             api_listen: address(args.api_listen, &file.api_listen, API_LISTEN)?,
@@ -161,11 +187,40 @@ impl Settings {
     }
 }
 
+/// Whether S3 speaks TLS.
+#[derive(Clone, Copy)]
+enum S3Tls {
+    Off,
+    On,
+    Only,
+}
+
+fn s3_tls(asked: Option<&str>) -> Result<S3Tls, CliError> {
+    match asked {
+        None | Some("on") => Ok(S3Tls::On),
+        Some("off") => Ok(S3Tls::Off),
+        Some("only") => Ok(S3Tls::Only),
+        Some(other) => Err(CliError::usage(format!("{other:?} is not what --s3-tls takes: write on, off or only"))),
+    }
+}
+
+/// A certificate and its key, both or neither.
+fn given_files(certificate: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<GivenFiles>, CliError> {
+    match (certificate, key) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => Ok(Some(GivenFiles { certificate, key })),
+        (Some(_), None) => Err(CliError::usage("a certificate needs its key: give --tls-key as well")),
+        (None, Some(_)) => Err(CliError::usage("a key needs its certificate: give --tls-cert as well")),
+    }
+}
+
 /// Runs the appliance until SIGTERM or SIGINT.
 pub async fn run(args: ServeArgs, context: &Context) -> Result<Exit, CliError> {
     log::init(LOGGED, args.log_json || context.config.serve.log_json);
     metrics::install();
     wire::install_crypto();
+    let files = process::raise_open_files();
+    tracing::debug!(files, "files that may be open at once");
     let settings = Settings::new(args, context)?;
     let stop = Stop::listen()?;
     let s3_listener = bind(settings.s3_listen, "S3", "--s3-listen").await?;
@@ -228,6 +283,7 @@ struct Appliance {
     engine: Workers,
     store: Store,
     s3: S3Door,
+    s3_tls: S3Tls,
     api: ApiState,
     conductor: Conductor,
     identity: ServerIdentity,
@@ -244,7 +300,10 @@ impl Appliance {
         let store = Store::open(meta.clone(), packs, &engine).await?;
         let master = MasterSource { data: settings.data.clone(), file: settings.master_key_file.clone() };
         let auth = Auth::open(meta.clone(), RootCredentials::establish(&settings.data)?, &master).await?;
-        let identity = ServerIdentity::load_or_create(&settings.data)?;
+        let identity = match &settings.certificate {
+            Some(files) => ServerIdentity::given(files.clone())?,
+            None => ServerIdentity::load_or_create(&settings.data)?,
+        };
         let catalogue = Catalogue::new(store.clone());
         catalogue.prepare().await?;
         let advertise = settings.advertise.clone().unwrap_or_else(|| api_address.to_string());
@@ -261,11 +320,12 @@ impl Appliance {
             ConductorConfig {
                 public_url: public_url.clone(),
                 media_url: format!("http://{advertise}"),
-                certificate_pin: identity.pin_text(),
+                certificate_pin: identity.shown_pin(),
                 pace: Pace::default(),
             },
         );
-        let s3 = S3Door::new(store.clone(), auth.clone(), &S3Config { domains: settings.s3_domains.clone() })?;
+        let s3 = S3Config { domains: settings.s3_domains.clone(), body_patience: settings.body_timeout };
+        let s3 = S3Door::new(store.clone(), auth.clone(), &s3)?;
         let api = ApiState::new(ApiParts {
             store: store.clone(),
             catalogue,
@@ -273,20 +333,27 @@ impl Appliance {
             auth,
             boot: settings.boot_media()?,
             public_url,
-            certificate_pin: identity.pin_text(),
+            certificate_pin: identity.shown_pin(),
         });
-        let (gc_every, scrub) = (settings.gc_every, settings.scrub);
-        Ok(Self { doors, jobs, engine, store, s3, api, conductor, identity, gc_every, scrub })
+        let (gc_every, scrub, s3_tls) = (settings.gc_every, settings.scrub, settings.s3_tls);
+        Ok(Self { doors, jobs, engine, store, s3, s3_tls, api, conductor, identity, gc_every, scrub })
     }
 
     /// Goes on with the jobs that were under way, and opens the doors.
     async fn serve(&self, s3_listener: TcpListener, api_listener: TcpListener) -> Result<(), CliError> {
         let (s3_address, api_address) = (s3_listener.local_addr()?, api_listener.local_addr()?);
         let token = self.doors.token();
-        let tls = Some(self.identity.acceptor());
+        let (tls, patience) = (self.identity.tls().acceptor(), Patience::default());
+        let s3_tls = match self.s3_tls {
+            S3Tls::Off => Tls::Off,
+            S3Tls::On => Tls::Offered(tls.clone()),
+            S3Tls::Only => Tls::Only(tls.clone()),
+        };
         self.conductor.resume_all().await?;
-        self.doors.spawn("S3 door", wire::serve(s3_listener, tls.clone(), self.s3.clone(), token.clone()));
-        self.doors.spawn("control door", wire::serve(api_listener, tls, api::router(self.api.clone()), token));
+        self.doors.spawn("S3 door", wire::serve(s3_listener, s3_tls, self.s3.clone(), patience, token.clone()));
+        let router = api::router(self.api.clone());
+        self.doors.spawn("control door", wire::serve(api_listener, Tls::Offered(tls), router, patience, token.clone()));
+        self.doors.spawn("certificate", self.identity.clone().follow(token));
         self.jobs.spawn("figures", figures(self.store.clone(), self.jobs.token()));
         if let Some(every) = self.gc_every {
             self.jobs.spawn("garbage collection", collect(self.store.clone(), every, self.jobs.token()));

@@ -174,7 +174,7 @@ impl Conductor {
         let secret = task.secret.as_deref().filter(|_| wanted).ok_or(AgentError::Unknown)?;
         Ok(BootRegion {
             url: self.desk().public_url.clone(),
-            certificate_pin: self.desk().certificate_pin.clone(),
+            certificate_pin: self.desk().certificate_pin.text(),
             token: derive(secret, TokenKind::Install),
             node: task.node.to_string(),
         })

@@ -17,6 +17,7 @@ use std::time::Duration;
 use crate::job::retry::Backoff;
 use crate::model::{ImageRef, JobId, NodeName};
 use crate::rack::{ImageFacts, Spec};
+use crate::sys::wire::ShownPin;
 
 pub use conductor::Conductor;
 pub use error::{AgentError, RackError};
@@ -31,8 +32,8 @@ pub struct ConductorConfig {
     pub public_url: String,
     /// Base URL for BMCs, which fetch the boot image: `http://address:port`, because most cannot check a certificate.
     pub media_url: String,
-    /// SHA-256 of the appliance's certificate, 64 hexadecimal digits.
-    pub certificate_pin: String,
+    /// SHA-256 of the appliance's certificate.
+    pub certificate_pin: ShownPin,
     /// How often to look.
     pub pace: Pace,
 }

@@ -64,7 +64,7 @@ fn conductor(room: &Room, meta: Arc<Fuse>, workers: &Workers) -> Conductor {
     let desk = ConductorConfig {
         public_url: "https://appliance".to_owned(),
         media_url: "http://media".to_owned(),
-        certificate_pin: "ab".repeat(32),
+        certificate_pin: crate::sys::wire::ShownPin::new([0xab; 32]),
         pace,
     };
     let conductor = Conductor::new(meta, Arc::new(OneVersion), Arc::new(room.clone()), workers, desk);

@@ -24,6 +24,35 @@ pub fn pin_of(certificate: &[u8]) -> [u8; 32] {
     pin
 }
 
+/// The pin of the certificate that a server shows now; clones share it.
+#[derive(Clone, Debug)]
+pub struct ShownPin(Arc<Mutex<[u8; 32]>>);
+
+impl ShownPin {
+    /// Of a server that shows the certificate with this pin.
+    #[must_use]
+    pub fn new(pin: [u8; 32]) -> Self {
+        Self(Arc::new(Mutex::new(pin)))
+    }
+
+    /// The pin.
+    #[must_use]
+    pub fn get(&self) -> [u8; 32] {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pin as 64 hexadecimal digits.
+    #[must_use]
+    pub fn text(&self) -> String {
+        hex::encode(self.get())
+    }
+
+    /// The server shows another certificate from now on.
+    pub fn set(&self, pin: [u8; 32]) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = pin;
+    }
+}
+
 /// The server showed another certificate than the pinned one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PinMismatch {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bedplate::bmc::{Address, Bmc, BmcError, Credentials, Pins, Target, Timing};
 use bedplate::model::Secret;
-use bedplate::sys::wire::{install_crypto, pin_of, serve, tls_acceptor};
+use bedplate::sys::wire::{Patience, Tls, install_crypto, pin_of, serve, tls_acceptor};
 use bedplate::sys::worker::Workers;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -107,7 +107,7 @@ impl Double {
         let service = Service { world: world.clone(), hook: Arc::new(hook) };
         let workers = Workers::new();
         let token = workers.token();
-        workers.spawn("double", serve(listener, Some(tls), service, token));
+        workers.spawn("double", serve(listener, Tls::Offered(tls), service, Patience::default(), token));
         Self { url, pin, world, workers }
     }
 
