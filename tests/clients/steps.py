@@ -8,6 +8,7 @@ import filecmp
 import os
 import pathlib
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -27,6 +28,10 @@ found = []
 def step(name):
     """Makes a function a step; steps run in the order in which they are written."""
     return lambda function: found.append((name, function))
+
+
+# Told to end, a script still puts away what it has mounted and started.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def main(version):
@@ -55,7 +60,7 @@ def run(*command, text=None):
     words = [str(word) for word in command]
     done = subprocess.run(words, input=text, capture_output=True, text=True, timeout=PATIENCE, check=False)
     if done.returncode != 0:
-        raise Failed(f"`{' '.join(words)}` ended with {done.returncode}: {(done.stderr + done.stdout)[-500:]}")
+        raise Failed(f"`{' '.join(words)}` ended with {done.returncode}: {(done.stderr.strip() or done.stdout)[-500:]}")
     return done.stdout
 
 

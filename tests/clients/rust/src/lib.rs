@@ -35,7 +35,8 @@ impl Server {
     pub fn from_environment() -> Result<Self, String> {
         // It fails only where one is there already.
         drop(rustls::crypto::ring::default_provider().install_default());
-        let read = |name: &str| std::env::var(name).map_err(|_| format!("{name} is not set: run `cargo xtask clients`"));
+        let read =
+            |name: &str| std::env::var(name).map_err(|_| format!("{name} is not set: run `cargo xtask clients`"));
         Ok(Self {
             endpoint: read("S3_ENDPOINT")?,
             access_key: read("AWS_ACCESS_KEY_ID")?,

@@ -142,7 +142,8 @@ async fn conditions(client: &Client) -> Outcome {
     let again = put().if_none_match("*").send().await.err().ok_or("a second put of a new object succeeded")?;
     check(again.code() == Some("PreconditionFailed"), format!("{:?}", again.code()))?;
     put().if_match(first.e_tag().ok_or("no ETag")?).send().await?;
-    let stale = put().if_match("\"00000000000000000000000000000000\"").send().await.err().ok_or("a stale put succeeded")?;
+    let stale =
+        put().if_match("\"00000000000000000000000000000000\"").send().await.err().ok_or("a stale put succeeded")?;
     check(stale.code() == Some("PreconditionFailed"), format!("{:?}", stale.code()))?;
     let get = client.get_object().bucket(BUCKET).key("once").if_none_match(first.e_tag().unwrap_or_default());
     let unchanged = get.send().await.err().ok_or("an unchanged object was sent again")?;
@@ -165,7 +166,8 @@ async fn errors(client: &Client, server: &Server) -> Outcome {
     check(absent.as_service_error().is_some_and(|error| error.is_no_such_key()), "not NoSuchKey")?;
     let head = client.head_object().bucket(BUCKET).key("absent").send().await.err().ok_or("an absent object")?;
     check(head.as_service_error().is_some_and(|error| error.is_not_found()), "not NotFound")?;
-    let nowhere = client.list_objects_v2().bucket("aws-sdk-rust-absent").send().await.err().ok_or("an absent bucket")?;
+    let nowhere =
+        client.list_objects_v2().bucket("aws-sdk-rust-absent").send().await.err().ok_or("an absent bucket")?;
     check(nowhere.as_service_error().is_some_and(|error| error.is_no_such_bucket()), "not NoSuchBucket")?;
     let wrong = Credentials::new(&server.access_key, "not-the-secret", None, None, "wrong");
     let wrong = Client::from_conf(sdk::settings(server).credentials_provider(wrong).build());

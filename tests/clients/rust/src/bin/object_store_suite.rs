@@ -71,7 +71,9 @@ async fn suite(steps: &mut Steps, store: &AmazonS3) {
     steps.step("stream_get", whole(integration::stream_get(store))).await;
     steps.step("multipart", whole(integration::multipart(store, store))).await;
     steps.step("multipart_with_opts", whole(integration::multipart_with_opts(store, store))).await;
-    steps.step("multipart_put_part_out_of_order", whole(integration::multipart_put_part_out_of_order(store, store))).await;
+    steps
+        .step("multipart_put_part_out_of_order", whole(integration::multipart_put_part_out_of_order(store, store)))
+        .await;
     steps.step("multipart_race_condition", whole(integration::multipart_race_condition(store, true))).await;
     steps.step("multipart_out_of_order", whole(integration::multipart_out_of_order(store))).await;
     steps.step("put_get_attributes", whole(integration::put_get_attributes(store))).await;

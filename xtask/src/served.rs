@@ -8,6 +8,17 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::shell;
 
+/// The program, built for release unless one is given.
+pub fn program(given: Option<&Path>) -> Result<PathBuf> {
+    if let Some(path) = given {
+        return path.canonicalize().with_context(|| format!("no program {}", path.display()));
+    }
+    println!("building bedplate");
+    let mut cargo = shell::cargo(&["build", "--quiet", "--release", "--ignore-rust-version"]);
+    shell::show(cargo.args(["--package", "bedplate", "--bin", "bedplate"]).current_dir(shell::root()))?;
+    Ok(shell::target().join("release/bedplate"))
+}
+
 /// The appliance.
 pub struct Served {
     process: Child,
@@ -45,6 +56,11 @@ impl Served {
         command.args(words).arg(format!("--url=http://127.0.0.1:{}", self.api));
         command.arg(format!("--s3-url=http://127.0.0.1:{}", self.s3)).arg("--data").arg(&self.data);
         command
+    }
+
+    /// Where S3 listens.
+    pub fn s3_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.s3)
     }
 
     /// Most bytes that were resident so far.
