@@ -93,7 +93,7 @@ pub struct Ready {
 }
 
 impl Client {
-    /// Whether this machine lacks what no package brings.
+    /// Whether it mounts something: no package brings /dev/fuse.
     pub fn needs_fuse(&self) -> bool {
         self.debian.iter().any(|(package, _)| *package == "s3fs")
     }
