@@ -75,7 +75,7 @@ pub const CLIENTS: &[Client] = &[
     client("boto3", Cost::Small, &AWS, Work::Script("boto3_sdk.py")),
     client("aws-cli", Cost::Small, &AWS, Work::Script("aws_cli.py")),
     client("s5cmd", Cost::Small, &AWS, Work::Script("s5cmd.py")),
-    Client { debian: install::RCLONE, ..client("rclone-debian", Cost::Small, &AWS, Work::Script("rclone.py")) },
+    Client { debian: install::RCLONE, ..client("rclone-debian", Cost::Medium, &AWS, Work::Script("rclone.py")) },
     client("rclone", Cost::Small, &RCLONE, Work::Script("rclone.py")),
     Client { debian: install::S3FS, ..client("s3fs-fuse", Cost::Small, &AWS, Work::Script("s3fs_fuse.py")) },
     client("arrow", Cost::Medium, &DATA, Work::Script("arrow_cpp.py")),
