@@ -44,6 +44,11 @@ pub const LAB: &[Need] = &[
     ("curl", "/usr/bin/curl"),
 ];
 
+/// The rclone that Debian carries.
+pub const RCLONE: &[Need] = &[("rclone", "/usr/bin/rclone")];
+/// The S3 file system for FUSE.
+pub const S3FS: &[Need] = &[("s3fs", "/usr/bin/s3fs"), ("fuse", "/usr/bin/fusermount")];
+
 /// What fuzzing takes: libFuzzer comes as C++ in a crate.
 pub const FUZZ: &[Need] = &[("g++", "/usr/bin/g++")];
 
@@ -90,6 +95,7 @@ pub fn python(folder: &str, packages: &[&str]) -> Result<PathBuf> {
         return Ok(venv);
     }
     std::fs::create_dir_all(&venv)?;
+    can_make_venv()?;
     let path = venv.to_string_lossy().into_owned();
     shell::run(&mut shell::command("python3", &["-m", "venv", "--clear", &path]))?;
     if !packages.is_empty() {
@@ -101,6 +107,14 @@ pub fn python(folder: &str, packages: &[&str]) -> Result<PathBuf> {
     Ok(venv)
 }
 
+/// Debian keeps apart what a Python environment is made with.
+fn can_make_venv() -> Result<()> {
+    if shell::run(&mut shell::command("python3", &["-c", "import ensurepip"])).is_err() {
+        debian(&[("python3-venv", "/usr/share/doc/python3-venv")])?;
+    }
+    Ok(())
+}
+
 /// A Python environment of our own with the reference client of the Xet protocol, against which the tests compare root
 /// digests.
 pub fn oracle() -> Result<()> {
@@ -109,9 +123,7 @@ pub fn oracle() -> Result<()> {
     if stamp.exists() {
         return Ok(());
     }
-    if shell::run(&mut shell::command("python3", &["-c", "import ensurepip"])).is_err() {
-        debian(&[("python3-venv", "/usr/share/doc/python3-venv")])?;
-    }
+    can_make_venv()?;
     println!("installing hf_xet from PyPI");
     let folder = venv.to_string_lossy().into_owned();
     shell::run(&mut shell::command("python3", &["-m", "venv", "--clear", &folder]))?;

@@ -1,11 +1,13 @@
 //! The project's own chores, one file a command. This one parses and dispatches.
 
 mod bench;
+mod clients;
 mod demo;
 mod fuzz;
 mod image;
 mod install;
 mod lab;
+mod served;
 mod shell;
 mod sim;
 mod test;
@@ -28,6 +30,8 @@ struct Args {
 enum Command {
     /// Measure: our figure, the rivals' and the physical limit in one run
     Bench(bench::Arguments),
+    /// Run real S3 clients, as their registries carry them, against a running server
+    Clients(clients::Arguments),
     /// Play the main job on a virtual rack, from bare machines to data read back
     Demo(demo::Arguments),
     /// Throw made-up bytes at every decoder, and keep what breaks one
@@ -49,6 +53,7 @@ fn main() -> ExitCode {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap_or_default();
     let outcome = match args.command {
         Command::Bench(args) => bench::run(&args),
+        Command::Clients(args) => clients::run(&root, &args),
         Command::Demo(args) => demo::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Image(args) => image::run(&args),

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::{install, shell};
+use crate::{clients, install, shell};
 
 /// Which stages to run.
 #[derive(Args)]
@@ -26,7 +26,10 @@ pub fn run(root: &Path, args: &TestArgs) -> Result<()> {
     let began = Instant::now();
     stage("format", || {
         cargo(root, &["fmt", "--all", "--check"])?;
-        cargo(root, &["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"])
+        for package in ["fuzz/Cargo.toml", "tests/clients/rust/Cargo.toml"] {
+            cargo(root, &["fmt", "--manifest-path", package, "--check"])?;
+        }
+        Ok(())
     })?;
     stage("tidy", || crate::tidy::run(root))?;
     stage("lint", || {
@@ -44,6 +47,8 @@ pub fn run(root: &Path, args: &TestArgs) -> Result<()> {
         }
         cargo(root, &["test", IGNORE_RUST_VERSION, "-p", "bedplate", "--", "--skip", "lab::"])
     })?;
+    // With the program that the tests were built with.
+    stage("clients", || clients::small(root, &shell::target().join("debug/bedplate")))?;
     if args.no_lab {
         println!("lab: left out, as asked");
     } else {

@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::served::Served;
 use crate::bench::data::numbers::Numbers;
 use crate::bench::report::{Table, figure};
+use crate::served::Served;
 use crate::shell;
 
 /// Uploads at once.

@@ -7,7 +7,6 @@ mod memory;
 mod ours;
 mod rival;
 mod scale;
-mod served;
 mod sets;
 mod stages;
 mod verdict;
@@ -108,12 +107,12 @@ impl Part {
             Self::Sets => sets::measure(arguments, work),
             Self::Stages => stages::measure(arguments),
             Self::Generations => {
-                let program = ours::program(arguments.bedplate.as_deref())?;
+                let program = crate::served::program(arguments.bedplate.as_deref())?;
                 generations::measure(&program, arguments.scale, arguments.repeat, work)
             }
             Self::Index => scale::index(&arguments.chunks(&[10_000_000, 100_000_000]), work),
             Self::Memory => {
-                let program = ours::program(arguments.bedplate.as_deref())?;
+                let program = crate::served::program(arguments.bedplate.as_deref())?;
                 memory::measure(&program, arguments.gib * arguments.scale, work)
             }
             Self::Gc => scale::gc(&arguments.chunks(&[1_000_000, 10_000_000, 100_000_000]), work),

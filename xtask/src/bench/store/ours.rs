@@ -10,29 +10,13 @@ use crate::shell;
 
 /// Our own program as a contender; `None` where it cannot import.
 pub fn find(given: Option<&Path>) -> Result<Option<Box<dyn Contender>>> {
-    let program = program(given)?;
+    let program = crate::served::program(given)?;
     let help = Command::new(&program).args(["store", "import", "--help"]).output();
     if !help.with_context(|| format!("cannot start {}", program.display()))?.status.success() {
         println!("SKIPPED: this bedplate has no `store import`");
         return Ok(None);
     }
     Ok(Some(Box::new(Bedplate { program, config: None })))
-}
-
-/// The program, built for release unless one is given.
-pub fn program(given: Option<&Path>) -> Result<PathBuf> {
-    match given {
-        Some(path) => path.canonicalize().with_context(|| format!("no program {}", path.display())),
-        None => build(),
-    }
-}
-
-/// Builds the program for release.
-fn build() -> Result<PathBuf> {
-    println!("building bedplate");
-    let mut cargo = shell::cargo(&["build", "--quiet", "--release", "--ignore-rust-version"]);
-    shell::show(cargo.args(["--package", "bedplate", "--bin", "bedplate"]).current_dir(shell::root()))?;
-    Ok(shell::target().join("release/bedplate"))
 }
 
 /// Our own program, with the configuration that is given, if any.

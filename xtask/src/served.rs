@@ -1,12 +1,25 @@
 //! A running `bedplate serve` on ports of its own, whose memory and CPU time are read while it runs.
 
+use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::shell;
+
+/// The program, built for release unless one is given.
+pub fn program(given: Option<&Path>) -> Result<PathBuf> {
+    if let Some(path) = given {
+        return path.canonicalize().with_context(|| format!("no program {}", path.display()));
+    }
+    println!("building bedplate");
+    let mut cargo = shell::cargo(&["build", "--quiet", "--release", "--ignore-rust-version"]);
+    shell::show(cargo.args(["--package", "bedplate", "--bin", "bedplate"]).current_dir(shell::root()))?;
+    Ok(shell::target().join("release/bedplate"))
+}
 
 /// The appliance.
 pub struct Served {
@@ -33,9 +46,7 @@ impl Served {
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let process = command.spawn().context("cannot start bedplate serve")?;
         let served = Self { process, program: program.to_path_buf(), data, s3, api };
-        shell::wait_for("bedplate serve", 30, || {
-            [s3, api].iter().all(|port| TcpStream::connect(("127.0.0.1", *port)).is_ok())
-        })?;
+        shell::wait_for("bedplate serve", 30, || [s3, api].iter().all(|port| is_ready(*port).unwrap_or(false)))?;
         Ok(served)
     }
 
@@ -45,6 +56,11 @@ impl Served {
         command.args(words).arg(format!("--url=http://127.0.0.1:{}", self.api));
         command.arg(format!("--s3-url=http://127.0.0.1:{}", self.s3)).arg("--data").arg(&self.data);
         command
+    }
+
+    /// Where S3 listens.
+    pub fn s3_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.s3)
     }
 
     /// Most bytes that were resident so far.
@@ -81,6 +97,16 @@ impl Drop for Served {
         drop(self.process.kill());
         drop(self.process.wait());
     }
+}
+
+/// Whether it answers that it is ready: it listens before it has its keys.
+fn is_ready(port: u16) -> Result<bool> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.starts_with("HTTP/1.1 200"))
 }
 
 fn free_port() -> Result<u16> {
