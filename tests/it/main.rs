@@ -27,3 +27,4 @@ mod sharing;
 mod sim;
 mod store;
 mod support;
+mod versions;
