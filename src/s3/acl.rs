@@ -2,8 +2,9 @@
 //! granted anything here.
 
 use s3s::dto::{
-    AccessControlPolicy, GetBucketAclInput, GetBucketAclOutput, GetObjectAclInput, GetObjectAclOutput, Grant, Grantee,
-    Permission, PutBucketAclInput, PutBucketAclOutput, PutObjectAclInput, PutObjectAclOutput, Type,
+    AccessControlPolicy, BucketCannedACL, GetBucketAclInput, GetBucketAclOutput, GetObjectAclInput, GetObjectAclOutput,
+    Grant, Grantee, ObjectCannedACL, Permission, PutBucketAclInput, PutBucketAclOutput, PutObjectAclInput,
+    PutObjectAclOutput, Type,
 };
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
@@ -51,7 +52,7 @@ impl Door {
         let input = &request.input;
         let grants = [&input.grant_full_control, &input.grant_read, &input.grant_read_acp, &input.grant_write_acp];
         let grants = grants.into_iter().chain([&input.grant_write]).any(Option::is_some);
-        check_acl(input.acl.as_ref().map(|acl| acl.as_str()), grants)?;
+        check_acl(input.acl.as_ref().map(BucketCannedACL::as_str), grants)?;
         check_list(input.access_control_policy.as_ref(), &place.owner)?;
         Ok(S3Response::new(PutBucketAclOutput::default()))
     }
@@ -79,7 +80,7 @@ impl Door {
         self.store.head_version(&place.name, &convert::key(&input.key)?, version).await.map_err(store_error)?;
         let grants = [&input.grant_full_control, &input.grant_read, &input.grant_read_acp, &input.grant_write_acp];
         let grants = grants.into_iter().chain([&input.grant_write]).any(Option::is_some);
-        check_acl(input.acl.as_ref().map(|acl| acl.as_str()), grants)?;
+        check_acl(input.acl.as_ref().map(ObjectCannedACL::as_str), grants)?;
         check_list(input.access_control_policy.as_ref(), &place.owner)?;
         Ok(S3Response::new(PutObjectAclOutput::default()))
     }

@@ -1,9 +1,9 @@
 //! Buckets.
 
 use s3s::dto::{
-    Bucket, BucketLocationConstraint, CreateBucketInput, CreateBucketOutput, DeleteBucketInput, DeleteBucketOutput,
-    GetBucketLocationInput, GetBucketLocationOutput, HeadBucketInput, HeadBucketOutput, ListBucketsInput,
-    ListBucketsOutput, Owner,
+    Bucket, BucketCannedACL, BucketLocationConstraint, CreateBucketInput, CreateBucketOutput, DeleteBucketInput,
+    DeleteBucketOutput, GetBucketLocationInput, GetBucketLocationOutput, HeadBucketInput, HeadBucketOutput,
+    ListBucketsInput, ListBucketsOutput, Owner,
 };
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
@@ -34,7 +34,7 @@ impl Door {
         let input = request.input;
         let grants = [&input.grant_full_control, &input.grant_read, &input.grant_read_acp, &input.grant_write_acp];
         let grants = grants.into_iter().chain([&input.grant_write]).any(Option::is_some);
-        check_acl(input.acl.as_ref().map(|acl| acl.as_str()), grants)?;
+        check_acl(input.acl.as_ref().map(BucketCannedACL::as_str), grants)?;
         input.object_ownership.as_ref().map_or(Ok(()), check_ownership)?;
         let object_lock = input.object_lock_enabled_for_bucket == Some(true);
         let name = input

@@ -159,7 +159,7 @@ impl Door {
                 return Err(malformed("A default retention has days or years."));
             }
             let length = default.days.or(default.years).unwrap_or_default();
-            if length < 1 || length > DAYS_MAX || days(default) > DAYS_MAX.unsigned_abs() {
+            if !(1..=DAYS_MAX).contains(&length) || days(default) > DAYS_MAX.unsigned_abs() {
                 let code = S3ErrorCode::Custom("InvalidRetentionPeriod".into());
                 let mut error = S3Error::with_message(code, "The retention period has 1 to 36,500 days.");
                 error.set_status_code(hyper::StatusCode::BAD_REQUEST);

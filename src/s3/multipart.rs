@@ -95,8 +95,8 @@ impl Door {
         let input = request.input;
         refuse_unoffered!(input);
         let (bucket, key) = (convert::bucket(&input.bucket)?, convert::key(&input.key)?);
-        let algorithm = input.checksum_algorithm.as_ref().map(|algorithm| algorithm.as_str());
-        let scheme = Scheme::new(algorithm, input.checksum_type.as_ref().map(|kind| kind.as_str()))?;
+        let algorithm = input.checksum_algorithm.as_ref().map(ChecksumAlgorithm::as_str);
+        let scheme = Scheme::new(algorithm, input.checksum_type.as_ref().map(ChecksumType::as_str))?;
         let mut headers = kept_headers!(input).into_map()?;
         headers.extend(tags::from_header(input.tagging.as_deref())?);
         headers.extend(lock::for_write(&self.store, &place, lock_wish!(input)).await?);

@@ -172,7 +172,7 @@ mod tests {
         for wrong in
             [tag(&"k".repeat(129), ""), tag("k", &"v".repeat(257)), tag("", "v"), tag("aws:x", "v"), tag("a*", "")]
         {
-            assert!(check(&[wrong.clone()], 10).is_err(), "{wrong:?}");
+            assert!(check(std::slice::from_ref(&wrong), 10).is_err(), "{wrong:?}");
         }
         assert!(check(&[tag("a", "1"), tag("a", "2")], 10).is_err());
         assert!(check(&vec![tag("a", "1"); 11], 10).is_err());

@@ -78,12 +78,15 @@ impl Access {
     }
 }
 
+/// Each with the text that it was read from.
+type Policies = HashMap<BucketName, (Bytes, Arc<Policy>)>;
+
 /// Lets a request through where its caller may do what it asks.
 pub(super) struct Gate {
     auth: Auth,
     store: Store,
     /// Policies as they were last read, by bucket.
-    policies: Arc<Mutex<HashMap<BucketName, (Bytes, Arc<Policy>)>>>,
+    policies: Arc<Mutex<Policies>>,
 }
 
 impl Gate {

@@ -83,7 +83,7 @@ impl Lifecycle {
                 Ok(None) => {}
                 // Rules that cannot be read delete nothing; reading them has logged why.
                 Err(_) => {
-                    tracing::error!(bucket = %bucket.name, "a bucket's lifecycle rules cannot be read; set them again")
+                    tracing::error!(bucket = %bucket.name, "a bucket's lifecycle rules cannot be read; set them again");
                 }
             }
         }
