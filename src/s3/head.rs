@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn forms_say_how_long_they_are() {
         let form = ("content-type".to_owned(), "multipart/form-data; boundary=x".to_owned());
-        assert_eq!(with(&[form.clone()], "/"), Err(S3ErrorCode::MissingContentLength));
+        assert_eq!(with(std::slice::from_ref(&form), "/"), Err(S3ErrorCode::MissingContentLength));
         assert!(with(&[form, ("content-length".to_owned(), "1".to_owned())], "/").is_ok());
     }
 }

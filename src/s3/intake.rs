@@ -91,7 +91,7 @@ impl Body for Intake {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.hint.clone()
+        self.hint
     }
 }
 
