@@ -62,7 +62,7 @@ impl Raw {
     }
 
     /// Everything that comes until the connection is closed, within `limit`.
-    async fn to_the_end(&mut self, limit: Duration) -> String {
+    async fn rest(&mut self, limit: Duration) -> String {
         let mut got = Vec::new();
         let read = timeout(limit, self.0.read_to_end(&mut got)).await;
         assert!(read.is_ok(), "the connection stays open after {:?}", String::from_utf8_lossy(&got));
