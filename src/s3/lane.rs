@@ -214,9 +214,9 @@ mod tests {
         let (busy, other) = (pulse(), pulse());
         let _seat = lane.enter(1, &busy).await;
         let work = async {
-            for _ in 0..200 {
+            for _ in 0..300 {
                 busy.turn(0);
-                tokio::time::sleep(Duration::from_millis(500)).await;
+                tokio::time::sleep(Duration::from_millis(300)).await;
                 busy.done(RATE);
             }
         };
@@ -246,7 +246,7 @@ mod tests {
         let lane = Lane::new(1);
         let (slow, other) = (pulse(), pulse());
         let _seat = lane.enter(1, &slow).await;
-        slow.turn(RATE * 40);
+        slow.turn(RATE * 100);
         assert!(lane.enter(1, &other).await.is_err() && !slow.cut.is_cancelled());
     }
 

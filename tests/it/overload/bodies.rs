@@ -35,7 +35,7 @@ async fn a_refused_put_is_not_read_and_not_asked_for() {
     for (head, status, code) in cases {
         let mut raw = Raw::open(server.s3()).await;
         raw.send(head).await;
-        let answer = raw.read_to_end(SOON).await;
+        let answer = raw.rest(SOON).await;
         is_status(&answer, status, code);
         assert!(answer.to_ascii_lowercase().contains("connection: close"), "{answer}");
     }
@@ -46,7 +46,7 @@ async fn a_refused_put_is_not_read_and_not_asked_for() {
     let head = forged(sign::put(&host, "/b-bucket/x", body.len() as u64, &[]));
     let mut raw = Raw::open(server.s3()).await;
     raw.send(head + &body).await;
-    let heard = raw.read_to_end(SOON).await;
+    let heard = raw.rest(SOON).await;
     is_status(&heard, 403, "SignatureDoesNotMatch");
     assert_eq!(answers(&heard), 1, "{heard}");
     is_empty(&server);
@@ -108,7 +108,7 @@ async fn a_body_that_is_not_as_announced_is_refused() {
     let mut raw = Raw::open(server.s3()).await;
     raw.send(sign::put(&host, "/b-bucket/long", 5, &[])).await;
     raw.send(b"helloNONSENSE\r\n\r\n").await;
-    let heard = raw.read_to_end(SOON).await;
+    let heard = raw.rest(SOON).await;
     is_status(&heard, 200, "");
     assert!(answers(&heard) == 2 && heard.contains("HTTP/1.1 400"), "{heard}");
 }
@@ -176,7 +176,7 @@ async fn a_body_that_does_not_come_times_out() {
         let mut raw = Raw::open(server.s3()).await;
         let before = Instant::now();
         raw.send(head + "10").await;
-        let heard = raw.read_to_end(SOON).await;
+        let heard = raw.rest(SOON).await;
         is_status(&heard, 400, "RequestTimeout");
         assert!(before.elapsed() >= Duration::from_secs(2), "{heard}");
     }

@@ -18,7 +18,7 @@ use crate::support::Server;
 
 const MIB: usize = 1024 * 1024;
 /// For anything that should come at once, on a busy machine.
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 /// An appliance with one bucket, `b`.
 fn server_with(args: &[&str]) -> Server {
@@ -62,7 +62,7 @@ impl Raw {
     }
 
     /// Everything that comes until the connection is closed, within `limit`.
-    async fn read_to_end(&mut self, limit: Duration) -> String {
+    async fn rest(&mut self, limit: Duration) -> String {
         let mut got = Vec::new();
         let read = timeout(limit, self.0.read_to_end(&mut got)).await;
         assert!(read.is_ok(), "the connection stays open after {:?}", String::from_utf8_lossy(&got));
