@@ -1,5 +1,6 @@
 //! Buckets.
 
+use bytes::Bytes;
 use s3s::dto::{
     Bucket, BucketCannedACL, BucketLocationConstraint, CreateBucketInput, CreateBucketOutput, DeleteBucketInput,
     DeleteBucketOutput, GetBucketLocationInput, GetBucketLocationOutput, HeadBucketInput, HeadBucketOutput,
@@ -7,10 +8,10 @@ use s3s::dto::{
 };
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
-use super::access::caller;
+use super::access::{bucket_of, caller};
 use super::error::store_error;
 use super::offered::check_acl;
-use super::settings::check_ownership;
+use super::settings::{Setting, check_ownership};
 use super::{Door, convert};
 use crate::auth::Principal;
 use crate::store::StoreError;
@@ -50,6 +51,12 @@ impl Door {
             }
             Err(error) => return Err(store_error(error)),
         }
+        let wanted = input.create_bucket_configuration.and_then(|wanted| wanted.location_constraint);
+        if let Some(wanted) = wanted.filter(|wanted| !wanted.as_str().is_empty() && wanted.as_str() != REGION) {
+            let constraint = Bytes::from(wanted.as_str().to_owned());
+            let name_of = Setting::Location.name();
+            self.store.set_setting(&name, name_of, Some(constraint)).await.map_err(store_error)?;
+        }
         let location = Some(format!("/{name}"));
         Ok(S3Response::new(CreateBucketOutput { location, ..CreateBucketOutput::default() }))
     }
@@ -68,11 +75,15 @@ impl Door {
         Ok(S3Response::new(HeadBucketOutput { bucket_region, ..HeadBucketOutput::default() }))
     }
 
-    pub(super) fn get_bucket_location(
-        _: &S3Request<GetBucketLocationInput>,
+    /// The constraint that the bucket was made with: there is one place, whatever it is called. S3 answers none for the usual region.
+    pub(super) async fn get_bucket_location(
+        &self,
+        request: S3Request<GetBucketLocationInput>,
     ) -> S3Result<S3Response<GetBucketLocationOutput>> {
-        // S3 answers an empty constraint for this region.
-        let location_constraint: Option<BucketLocationConstraint> = None;
+        let place = bucket_of(&request)?;
+        let kept = self.store.setting(&place.name, Setting::Location.name()).await.map_err(store_error)?;
+        let location_constraint =
+            kept.and_then(|kept| String::from_utf8(kept.to_vec()).ok()).map(BucketLocationConstraint::from);
         Ok(S3Response::new(GetBucketLocationOutput { location_constraint }))
     }
 

@@ -13,6 +13,9 @@ use crate::sys::clock::Timestamp;
 /// Before the name of each of a user's own headers.
 const USER_HEADER: &str = "x-amz-meta-";
 
+/// Before the names of what the door keeps of an object for itself: never shown, never copied.
+pub(super) const INTERNAL: &str = "x-bedplate-";
+
 /// A bucket's name; one that no bucket can have names none.
 pub(super) fn bucket(name: &str) -> S3Result<BucketName> {
     name.parse().map_err(|_| S3Error::new(S3ErrorCode::NoSuchBucket))

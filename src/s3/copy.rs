@@ -106,7 +106,13 @@ impl Door {
         let describe = |info: &ObjectInfo| {
             let taken = |name: &str| match name {
                 TAGGING => !replace_tags,
-                name if is_lock(name) || name == STORAGE_CLASS || name == REDIRECT => false,
+                name if name.starts_with(convert::INTERNAL)
+                    || is_lock(name)
+                    || name == STORAGE_CLASS
+                    || name == REDIRECT =>
+                {
+                    false
+                }
                 name if name.starts_with(checksum::PREFIX) => sums.is_none(),
                 _ => !replace,
             };

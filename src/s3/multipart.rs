@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use md5::{Digest as _, Md5};
 use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, ChecksumAlgorithm, ChecksumType,
     CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CopyPartResult, CreateMultipartUploadInput,
@@ -20,8 +21,8 @@ use super::list::page_limit;
 use super::lock::{self, lock_wish};
 use super::offered::refuse_unoffered;
 use super::{Door, body, tags};
-use crate::model::limit;
-use crate::store::{PartInfo, PutRequest, StoreError, UploadInfo};
+use crate::model::{BucketName, ObjectKey, UploadId, limit};
+use crate::store::{ObjectInfo, PartInfo, PutRequest, StoreError, UploadInfo};
 
 fn part_number(number: i32) -> S3Result<u32> {
     match u32::try_from(number) {
@@ -45,6 +46,9 @@ pub(super) fn storage_class(about: &UploadInfo) -> StorageClass {
 fn told(headers: &BTreeMap<String, String>, algorithm: Algorithm) -> BTreeMap<String, String> {
     headers.get_key_value(algorithm.header()).map(|(name, sum)| (name.clone(), sum.clone())).into_iter().collect()
 }
+
+/// The upload that an object came from, as the object keeps it; clients do not see it.
+const UPLOAD: &str = "x-bedplate-upload";
 
 /// What a completion says of the object to be.
 struct Told<'a> {
@@ -76,7 +80,8 @@ fn complete(
             }
         }
     }
-    let (kept, sums) = scheme.sum_up(parts)?;
+    let (mut kept, sums) = scheme.sum_up(parts)?;
+    kept.insert(UPLOAD.to_owned(), about.id.to_string());
     let fits = |(name, sum): (&String, &String)| {
         kept.get(name).is_none_or(|found| {
             // A composite's number of parts may be left out.
@@ -217,7 +222,10 @@ impl Door {
         let sum_up = |about: &UploadInfo, parts: &[PartInfo]| {
             complete(about, parts, &Told { sums: &sums, whole: &whole, kind: kind.as_deref(), size })
         };
-        let info = self.store.complete_upload_as(&bucket, &key, &upload, &parts, &precondition, sum_up).await;
+        let info = match self.store.complete_upload_as(&bucket, &key, &upload, &parts, &precondition, sum_up).await {
+            Err(gone @ StoreError::NoSuchUpload(_)) => self.completed(&bucket, &key, upload, &parts).await.ok_or(gone),
+            other => other,
+        };
         let info = info.map_err(store_error)?;
         let mut output = CompleteMultipartUploadOutput {
             location: Some(format!("/{}/{}", input.bucket, convert::url_encode(&input.key))),
@@ -230,6 +238,24 @@ impl Door {
         };
         set_checksums!(output, &info.headers);
         Ok(S3Response::new(output))
+    }
+
+    /// The object that an upload became. Who did not hear the answer to a completion asks for it again, and is told the same.
+    async fn completed(
+        &self,
+        bucket: &BucketName,
+        key: &ObjectKey,
+        upload: UploadId,
+        parts: &[(u32, String)],
+    ) -> Option<ObjectInfo> {
+        let info = self.store.head(bucket, key).await.ok()?;
+        let mut sums = Md5::new();
+        for (_, etag) in parts {
+            sums.update(hex::decode(etag).ok()?);
+        }
+        let etag = format!("{}-{}", hex::encode(sums.finalize()), parts.len());
+        let is_it = info.headers.get(UPLOAD) == Some(&upload.to_string()) && info.etag == etag;
+        is_it.then_some(info)
     }
 
     pub(super) async fn abort_multipart_upload(

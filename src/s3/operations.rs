@@ -85,6 +85,7 @@ offered! {
     delete_objects DeleteObjectsInput DeleteObjectsOutput
     delete_public_access_block DeletePublicAccessBlockInput DeletePublicAccessBlockOutput
     get_bucket_cors GetBucketCorsInput GetBucketCorsOutput
+    get_bucket_location GetBucketLocationInput GetBucketLocationOutput
     get_bucket_lifecycle_configuration GetBucketLifecycleConfigurationInput GetBucketLifecycleConfigurationOutput
     get_bucket_ownership_controls GetBucketOwnershipControlsInput GetBucketOwnershipControlsOutput
     get_bucket_policy GetBucketPolicyInput GetBucketPolicyOutput
@@ -122,7 +123,6 @@ offered! {
     upload_part_copy UploadPartCopyInput UploadPartCopyOutput;
     at once:
     head_bucket HeadBucketInput HeadBucketOutput
-    get_bucket_location GetBucketLocationInput GetBucketLocationOutput
     get_bucket_versioning GetBucketVersioningInput GetBucketVersioningOutput
     get_bucket_acl GetBucketAclInput GetBucketAclOutput
     put_bucket_acl PutBucketAclInput PutBucketAclOutput;

@@ -26,6 +26,7 @@ use crate::store::Store;
 pub(super) enum Setting {
     Cors,
     Lifecycle,
+    Location,
     ObjectLock,
     OwnershipControls,
     Policy,
@@ -39,6 +40,7 @@ impl Setting {
         match self {
             Self::Cors => "cors",
             Self::Lifecycle => "lifecycle",
+            Self::Location => "location",
             Self::ObjectLock => "object-lock",
             Self::OwnershipControls => "ownership-controls",
             Self::Policy => "policy",

@@ -328,6 +328,8 @@ def parts_are_read_by_number():
     done = s3.complete_multipart_upload(**where, MultipartUpload={"Parts": named})
     digests = b"".join(hashlib.md5(part).digest() for part in parts.values())
     assert done["ETag"] == f'"{hashlib.md5(digests).hexdigest()}-3"'
+    assert s3.complete_multipart_upload(**where, MultipartUpload={"Parts": named})["ETag"] == done["ETag"]
+    refused("NoSuchUpload", 404, s3.complete_multipart_upload, **where, MultipartUpload={"Parts": named[:1]})
     part = s3.get_object(Bucket=b, Key="k", PartNumber=7)
     assert body(part) == parts[7] and part["PartsCount"] == 3 and part["ResponseMetadata"]["HTTPStatusCode"] == 206
     assert part["ContentRange"] == f"bytes {2 * PART}-{2 * PART + 9}/{2 * PART + 10}"
@@ -608,6 +610,9 @@ def settings_that_cannot_be_changed_are_told():
     s3.put_object(Bucket=b, Key="k", Body=b"x", WebsiteRedirectLocation="/elsewhere", StorageClass="STANDARD_IA")
     head = s3.head_object(Bucket=b, Key="k")
     assert head["WebsiteRedirectLocation"] == "/elsewhere" and head["StorageClass"] == "STANDARD_IA"
+    far = bucket(CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    assert s3.get_bucket_location(Bucket=far)["LocationConstraint"] == "eu-west-1"
+    assert s3.get_bucket_location(Bucket=b)["LocationConstraint"] is None
     refused("BucketAlreadyOwnedByYou", 409, s3.create_bucket, Bucket=b)
     refused("BucketAlreadyExists", 409, other.create_bucket, Bucket=b)
 
