@@ -261,6 +261,22 @@ impl Scheme {
     }
 }
 
+/// The checksum of two pieces, the second of `bytes` bytes, out of those of each; nothing where it cannot be computed so.
+pub(super) fn added(
+    first: &BTreeMap<String, String>,
+    second: &BTreeMap<String, String>,
+    bytes: u64,
+) -> BTreeMap<String, String> {
+    let whole = type_of(first).is_some_and(|kind| kind.as_str() == ChecksumType::FULL_OBJECT);
+    let sum = |algorithm: Algorithm| {
+        let crc = algorithm.combines().filter(|_| whole)?;
+        let of = |headers: &BTreeMap<String, String>| algorithm.decode(headers.get(algorithm.header())?);
+        let sum = crc_fast::checksum_combine(crc, number(&of(first)?), number(&of(second)?), bytes);
+        Some((algorithm.header().to_owned(), base64::encode(&sum.to_be_bytes()[8 - algorithm.bytes()..])))
+    };
+    ALL.into_iter().filter_map(sum).collect()
+}
+
 /// A checksum as a big-endian number.
 fn number(sum: &[u8]) -> u64 {
     sum.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))

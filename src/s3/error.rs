@@ -28,6 +28,12 @@ pub(super) fn store_error(error: StoreError) -> S3Error {
             return S3Error::with_message(S3ErrorCode::AccessDenied, text);
         }
         StoreError::BucketState(text) => return S3Error::with_message(S3ErrorCode::InvalidBucketState, *text),
+        StoreError::WrongOffset { .. } => {
+            let code = S3ErrorCode::Custom("InvalidWriteOffset".into());
+            let mut answer = S3Error::with_message(code, error.to_string());
+            answer.set_status_code(hyper::StatusCode::BAD_REQUEST);
+            return answer;
+        }
         StoreError::Unfit(text) => return S3Error::with_message(S3ErrorCode::InvalidRequest, *text),
         StoreError::NoSuchUpload { .. } => S3ErrorCode::NoSuchUpload,
         StoreError::InvalidPart { .. } => S3ErrorCode::InvalidPart,
@@ -99,6 +105,9 @@ fn body_error(error: &(dyn Error + 'static)) -> S3Error {
         if current.is::<BodySizeLimitExceeded>() {
             return S3Error::new(S3ErrorCode::EntityTooLarge);
         }
+        if matches!(current.downcast_ref(), Some(UploadStreamError::Sha256Mismatch)) {
+            return sha256_mismatch();
+        }
         let code = current
             .downcast_ref::<UploadStreamError>()
             .map(UploadStreamError::to_s3_error_code)
@@ -110,6 +119,14 @@ fn body_error(error: &(dyn Error + 'static)) -> S3Error {
     }
     // The connection broke in the middle of the body.
     S3Error::new(S3ErrorCode::IncompleteBody)
+}
+
+/// The body is not the one that was signed.
+fn sha256_mismatch() -> S3Error {
+    let text = "The provided 'x-amz-content-sha256' header does not match what was computed.";
+    let mut error = S3Error::with_message(S3ErrorCode::Custom("XAmzContentSHA256Mismatch".into()), text);
+    error.set_status_code(hyper::StatusCode::BAD_REQUEST);
+    error
 }
 
 fn chain(error: &(dyn Error + 'static)) -> String {

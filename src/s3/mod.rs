@@ -31,6 +31,7 @@ mod multipart;
 mod offered;
 mod operations;
 mod put;
+mod rename;
 mod service;
 mod settings;
 mod sts;

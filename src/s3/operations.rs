@@ -32,7 +32,8 @@ use s3s::dto::{
     PutObjectAclInput, PutObjectAclOutput, PutObjectInput, PutObjectLegalHoldInput, PutObjectLegalHoldOutput,
     PutObjectLockConfigurationInput, PutObjectLockConfigurationOutput, PutObjectOutput, PutObjectRetentionInput,
     PutObjectRetentionOutput, PutObjectTaggingInput, PutObjectTaggingOutput, PutPublicAccessBlockInput,
-    PutPublicAccessBlockOutput, UploadPartCopyInput, UploadPartCopyOutput, UploadPartInput, UploadPartOutput,
+    PutPublicAccessBlockOutput, RenameObjectInput, RenameObjectOutput, UploadPartCopyInput, UploadPartCopyOutput,
+    UploadPartInput, UploadPartOutput,
 };
 use s3s::{S3, S3Request, S3Response, S3Result};
 
@@ -119,6 +120,7 @@ offered! {
     put_object_retention PutObjectRetentionInput PutObjectRetentionOutput
     put_object_tagging PutObjectTaggingInput PutObjectTaggingOutput
     put_public_access_block PutPublicAccessBlockInput PutPublicAccessBlockOutput
+    rename_object RenameObjectInput RenameObjectOutput
     upload_part UploadPartInput UploadPartOutput
     upload_part_copy UploadPartCopyInput UploadPartCopyOutput;
     at once:

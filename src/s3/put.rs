@@ -1,5 +1,7 @@
 //! Writing an object in one piece.
 
+use std::collections::BTreeMap;
+
 use s3s::dto::{PutObjectInput, PutObjectOutput};
 use s3s::{S3Request, S3Response, S3Result};
 
@@ -10,16 +12,13 @@ use super::error::store_error;
 use super::lock::{self, lock_wish};
 use super::offered::refuse_unoffered;
 use super::{Door, body, tags};
-use crate::store::PutRequest;
+use crate::store::{ObjectInfo, PutRequest};
 
 impl Door {
     pub(super) async fn put_object(&self, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
         let place = bucket_of(&request)?;
         let input = request.input;
         refuse_unoffered!(input);
-        if input.write_offset_bytes.is_some() {
-            return Err(s3s::s3_error!(NotImplemented, "Appending is not offered."));
-        }
         let (bucket, key) = (convert::bucket(&input.bucket)?, convert::key(&input.key)?);
         let mut headers = kept_headers!(input).into_map()?;
         headers.extend(tags::from_header(input.tagging.as_deref())?);
@@ -35,11 +34,19 @@ impl Door {
             expected_md5: convert::md5(input.content_md5.as_deref())?,
             late: late.clone(),
         };
-        let info = self.store.put(&bucket, &key, stream, put).await.map_err(store_error)?;
+        let written = match input.write_offset_bytes {
+            None => self.store.put(&bucket, &key, stream, put).await,
+            Some(offset) => {
+                let offset = convert::length(Some(offset))?.unwrap_or_default();
+                self.store.append(&bucket, &key, offset, stream, put, longer).await
+            }
+        };
+        let info = written.map_err(store_error)?;
         drop(seat);
         let late = late.get();
         let mut output = PutObjectOutput {
             e_tag: Some(convert::etag(&info.etag)),
+            size: input.write_offset_bytes.and_then(|_| i64::try_from(info.size).ok()),
             checksum_type: checksum::type_of(&late),
             expiration: self.expiration(&place, &info).await?,
             version_id: convert::version_id(&place, info.version),
@@ -48,4 +55,12 @@ impl Door {
         set_checksums!(output, late);
         Ok(S3Response::new(output))
     }
+}
+
+/// What an object keeps once bytes were appended to it: of its checksum, what the two add up to.
+fn longer(info: &ObjectInfo, added: &BTreeMap<String, String>, bytes: u64) -> BTreeMap<String, String> {
+    let mut headers = info.headers.clone();
+    headers.retain(|name, _| !name.starts_with(checksum::PREFIX));
+    headers.extend(checksum::added(&info.headers, added, bytes));
+    headers
 }

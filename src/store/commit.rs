@@ -183,7 +183,12 @@ impl Inner {
     }
 }
 
-fn check(precondition: &Precondition, found: Option<&ObjectRow>, object: &ObjectKey) -> Result<(), StoreError> {
+/// Whether what is there is as the precondition wants it.
+pub(super) fn check(
+    precondition: &Precondition,
+    found: Option<&ObjectRow>,
+    object: &ObjectKey,
+) -> Result<(), StoreError> {
     let unwanted = match (&precondition.if_none_match, found) {
         (Some(etag), Some(row)) => *etag == row.etag,
         _ => precondition.if_none_match_any && found.is_some(),

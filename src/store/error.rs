@@ -35,6 +35,12 @@ pub enum StoreError {
         /// Whether the request named it.
         named: bool,
     },
+    /// An append does not begin where the object ends.
+    #[error("the object has {size} bytes; append there")]
+    WrongOffset {
+        /// Its length in bytes.
+        size: u64,
+    },
     /// The version does not exist.
     #[error("there is no version {0} of this object")]
     NoSuchVersion(VersionId),

@@ -5,6 +5,7 @@
 //! refers to, beside both: `activity` and `standing` are what they share with it.
 
 mod activity;
+mod append;
 mod bucket;
 mod care;
 mod check;
@@ -24,6 +25,7 @@ mod multipart;
 mod object;
 mod packer;
 mod recover;
+mod rename;
 mod seal;
 mod session;
 mod standing;

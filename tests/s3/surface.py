@@ -7,6 +7,7 @@ documented, refusals included. Usage: surface.py ENDPOINT ACCESS_KEY SECRET_KEY 
 import base64
 import datetime
 import hashlib
+import hmac
 import itertools
 import json
 import sys
@@ -425,6 +426,30 @@ def reads_have_conditions():
     refused("InvalidRange", 416, s3.get_object, Bucket=b, Key="k", Range="bytes=5-9")
 
 
+def objects_are_renamed_and_appended_to():
+    b = bucket()
+    etag = s3.put_object(Bucket=b, Key="a b", Body=b"one", WriteOffsetBytes=0)["ETag"]
+    refused("InvalidWriteOffset", 400, s3.put_object, Bucket=b, Key="a b", Body=b"x", WriteOffsetBytes=2)
+    whole = b"one"
+    for piece in [b"two" * 5_000, b"", b"three" * 100_000]:
+        put = s3.put_object(Bucket=b, Key="a b", Body=piece, WriteOffsetBytes=len(whole))
+        whole += piece
+        assert put["Size"] == len(whole) and put["ETag"] != etag
+    assert body(s3.get_object(Bucket=b, Key="a b")) == whole
+    head = s3.head_object(Bucket=b, Key="a b", ChecksumMode="ENABLED")
+    s3.put_object(Bucket=b, Key="whole", Body=whole)
+    same = s3.head_object(Bucket=b, Key="whole", ChecksumMode="ENABLED")
+    assert head["ChecksumCRC64NVME"] == same["ChecksumCRC64NVME"], (head, same)
+    refused("NoSuchKey", 404, s3.rename_object, Bucket=b, Key="c", RenameSource="absent")
+    refused("PreconditionFailed", 412, s3.rename_object, Bucket=b, Key="whole", RenameSource="a%20b", DestinationIfNoneMatch="*")
+    s3.rename_object(Bucket=b, Key="c", RenameSource=f"/{b}/a%20b")
+    assert [o["Key"] for o in s3.list_objects_v2(Bucket=b)["Contents"]] == ["c", "whole"]
+    assert body(s3.get_object(Bucket=b, Key="c")) == whole
+    versioned = bucket(versions=True)
+    s3.put_object(Bucket=versioned, Key="k", Body=b"x")
+    refused("InvalidBucketState", 409, s3.rename_object, Bucket=versioned, Key="l", RenameSource="k")
+
+
 # --- access -----------------------------------------------------------------------------------------------------------
 
 
@@ -546,6 +571,67 @@ def forms_upload():
     data, headers = form(wrong, b"hello")
     status, _, text = http("POST", post["url"], data, headers)
     assert status == 403 and b"AccessDenied" in text, (status, text)
+
+
+def sign(method, path, headers=None, data=b"", access=ACCESS, secret=SECRET, now=None, query="", expires=None, leave_out=()):
+    """A signed request's URL and headers, by the documents of Signature Version 4; with `expires` a presigned address."""
+    now = now or datetime.datetime.now(datetime.timezone.utc)
+    stamp, day = now.strftime("%Y%m%dT%H%M%SZ"), now.strftime("%Y%m%d")
+    scope = f"{day}/us-east-1/s3/aws4_request"
+    host = urllib.parse.urlsplit(ENDPOINT).netloc
+    payload = "UNSIGNED-PAYLOAD" if expires else hashlib.sha256(data).hexdigest()
+    sent = {"host": host, **(headers or {})}
+    if not expires:
+        sent |= {"x-amz-date": stamp, "x-amz-content-sha256": payload}
+    names = sorted(name for name in sent if name not in leave_out)
+    pairs = urllib.parse.parse_qsl(query, keep_blank_values=True)
+    if expires:
+        pairs += [("X-Amz-Algorithm", "AWS4-HMAC-SHA256"), ("X-Amz-Credential", f"{access}/{scope}"), ("X-Amz-Date", stamp),
+                  ("X-Amz-Expires", str(expires)), ("X-Amz-SignedHeaders", ";".join(names))]
+    quoted = "&".join(f"{urllib.parse.quote(k, safe='-_.~')}={urllib.parse.quote(v, safe='-_.~')}" for k, v in sorted(pairs))
+    canonical = "\n".join([method, path, quoted, *[f"{name}:{sent[name]}" for name in names], "", ";".join(names), payload])
+    text = "\n".join(["AWS4-HMAC-SHA256", stamp, scope, hashlib.sha256(canonical.encode()).hexdigest()])
+    key = ("AWS4" + secret).encode()
+    for part in [day, "us-east-1", "s3", "aws4_request"]:
+        key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+    signature = hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
+    if expires:
+        return f"{ENDPOINT}{path}?{quoted}&X-Amz-Signature={signature}", sent
+    sent["authorization"] = f"AWS4-HMAC-SHA256 Credential={access}/{scope}, SignedHeaders={';'.join(names)}, Signature={signature}"
+    return f"{ENDPOINT}{path}" + (f"?{quoted}" if quoted else ""), sent
+
+
+def signatures_are_checked():
+    b = bucket()
+    s3.put_object(Bucket=b, Key="k", Body=b"x")
+
+    def ask(code, status, method="GET", path=f"/{b}/k", data=b"", change=None, url_change=None, send=None, **how):
+        url, headers = sign(method, path, data=data, **how)
+        headers |= change or {}
+        url = url_change(url) if url_change else url
+        sent = send if send is not None else data
+        found, _, text = http(method, url, sent if method == "PUT" else None, headers)
+        assert found == status and (code is None or f"<Code>{code}</Code>".encode() in text), (code, status, found, text)
+
+    ask(None, 200)
+    ask(None, 200, method="PUT", path=f"/{b}/p", data=b"body", headers={"x-amz-meta-a": "1"})
+    ask("SignatureDoesNotMatch", 403, secret="wrong")
+    ask("InvalidAccessKeyId", 403, access="AKIANOBODY")
+    for minutes in [-20, 20]:
+        at = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(minutes=minutes)
+        ask("RequestTimeTooSkewed", 403, now=at)
+    ask("SignatureDoesNotMatch", 403, method="PUT", path=f"/{b}/p", data=b"b", headers={"x-amz-meta-a": "1"}, change={"x-amz-meta-a": "2"})
+    ask("AccessDenied", 403, method="PUT", path=f"/{b}/p", data=b"b", headers={"x-amz-meta-a": "1"}, leave_out=("x-amz-meta-a",))
+    ask("XAmzContentSHA256Mismatch", 400, method="PUT", path=f"/{b}/p", data=b"body", send=b"BODY")
+    ask("SignatureDoesNotMatch", 403, url_change=lambda url: url.replace("/k", "/other"))
+    assert body(s3.get_object(Bucket=b, Key="p")) == b"body"
+    ask(None, 200, expires=60)
+    past = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(minutes=5)
+    ask("AccessDenied", 403, expires=60, now=past)
+    ask("SignatureDoesNotMatch", 403, expires=60, secret="wrong")
+    ask("AuthorizationQueryParametersError", 400, expires=7 * 24 * 3600 + 1)
+    ask("SignatureDoesNotMatch", 403, expires=60, url_change=lambda url: url + "&versionId=null")
+    ask("AccessDenied", 403, access=OTHER_ACCESS, secret=OTHER_SECRET)
 
 
 # --- CORS -------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,65 @@
+//! Renaming an object within its bucket, as S3's directory buckets offer it.
+
+use s3s::dto::{ETagCondition, RenameObjectInput, RenameObjectOutput};
+use s3s::{S3Request, S3Response, S3Result, s3_error};
+
+use super::access::access_of;
+use super::conditions::Conditions;
+use super::error::store_error;
+use super::{Door, convert};
+use crate::store::{ObjectInfo, StoreError};
+
+impl Door {
+    pub(super) async fn rename_object(
+        &self,
+        request: S3Request<RenameObjectInput>,
+    ) -> S3Result<S3Response<RenameObjectOutput>> {
+        let access = access_of(&request)?;
+        let input = request.input;
+        // The source is a key of the same bucket, or /BUCKET/KEY, URL-encoded.
+        let source = urlencoding(&input.rename_source)?;
+        let within = format!("/{}/", input.bucket);
+        let source = source.strip_prefix(&within).or_else(|| source.strip_prefix(&within[1..])).unwrap_or(&source);
+        access.check("s3:GetObject", Some(source))?;
+        access.check("s3:DeleteObject", Some(source))?;
+        let as_condition = |text: &Option<String>| {
+            text.as_deref()
+                .map(|text| text.parse::<ETagCondition>())
+                .transpose()
+                .map_err(|_| s3_error!(InvalidArgument))
+        };
+        let (if_match, if_none_match) =
+            (as_condition(&input.source_if_match)?, as_condition(&input.source_if_none_match)?);
+        let conditions = Conditions {
+            if_match: if_match.as_ref(),
+            if_none_match: if_none_match.as_ref(),
+            if_modified_since: input.source_if_modified_since.as_ref(),
+            if_unmodified_since: input.source_if_unmodified_since.as_ref(),
+        };
+        let fits = |info: &ObjectInfo| conditions.check(info).map_err(|_| StoreError::PreconditionFailed);
+        let target =
+            convert::precondition(input.destination_if_match.as_ref(), input.destination_if_none_match.as_ref());
+        let (bucket, from, to) = (convert::bucket(&input.bucket)?, convert::key(source)?, convert::key(&input.key)?);
+        self.store.rename(&bucket, &from, &to, fits, &target).await.map_err(store_error)?;
+        Ok(S3Response::new(RenameObjectOutput::default()))
+    }
+}
+
+/// Text out of a URL.
+fn urlencoding(text: &str) -> S3Result<String> {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes.iter();
+    while let Some(byte) = rest.next() {
+        if *byte != b'%' {
+            out.push(*byte);
+            continue;
+        }
+        let digits = [rest.next(), rest.next()].map(|digit| digit.copied().unwrap_or_default());
+        let mut decoded = [0];
+        hex::decode_to_slice(digits, &mut decoded)
+            .map_err(|_| s3_error!(InvalidArgument, "The source is not URL-encoded."))?;
+        out.push(decoded[0]);
+    }
+    String::from_utf8(out).map_err(|_| s3_error!(InvalidArgument, "The source is not UTF-8."))
+}

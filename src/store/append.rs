@@ -1,0 +1,102 @@
+//! Appending: what comes is stored like a part, and joined to what is there.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use md5::{Digest as _, Md5};
+
+use super::Store;
+use super::error::StoreError;
+use super::ingest::{Content, Expected, Ingested, Source, ingest, join};
+use super::types::{ByteStream, ObjectInfo, Precondition, PutRequest};
+use super::version::Found;
+use crate::format::row::{Body, Described, ObjectRow, PartRow};
+use crate::model::{BucketName, ObjectKey};
+use crate::sys::clock;
+
+/// Tries against writers that keep changing the same object.
+const TRIES: usize = 64;
+
+impl Store {
+    /// Appends the body to an object that has `offset` bytes; where there is none, `offset` is 0 and the body becomes the object. `describe` says what
+    /// headers the longer object keeps, given the shorter one and what was learned of the body. Durable when it returns.
+    pub async fn append(
+        &self,
+        bucket: &BucketName,
+        object: &ObjectKey,
+        offset: u64,
+        body: ByteStream,
+        request: PutRequest,
+        describe: impl Fn(&ObjectInfo, &BTreeMap<String, String>, u64) -> BTreeMap<String, String>,
+    ) -> Result<ObjectInfo, StoreError> {
+        let _activity = self.inner.activities.begin();
+        let found = self.inner.newest(bucket, object).await?.filter(|found| !found.row.marker);
+        let size = found.map_or(0, |found| found.row.size);
+        if size != offset {
+            return Err(StoreError::WrongOffset { size });
+        }
+        if size == 0 {
+            return self.put(bucket, object, body, request).await;
+        }
+        let expected =
+            Expected { may_inline: false, sums: true, bytes: request.expected_bytes, md5: request.expected_md5 };
+        let added = ingest(&self.inner, Source::Stream(body), expected).await?;
+        let (learned, added_bytes, added_md5) = (request.late.get(), added.size, added.md5);
+        let added = part(added);
+        for _ in 0..TRIES {
+            let found = self.inner.newest(bucket, object).await?.filter(|found| !found.row.marker);
+            let Some(Found { row, .. }) = found.filter(|found| found.row.size == offset) else {
+                return Err(StoreError::WrongOffset { size });
+            };
+            let there = self.as_part(&row).await?;
+            let (terms, root_digest) = join(&self.inner, &[&there, &added]).await?;
+            let info = ObjectInfo::from_row(object.clone(), &row);
+            let longer = ObjectRow {
+                size: row.size + added_bytes,
+                etag: longer_etag(&row.etag, &added_md5),
+                modified: clock::now(),
+                described: Described { headers: describe(&info, &learned, added_bytes), ..row.described },
+                root_digest: Some(root_digest),
+                body: self.inner.lay_down(Content::Terms(terms)).await?,
+                ..ObjectRow::empty()
+            };
+            let unchanged = Precondition { if_match: Some(row.etag), ..request.precondition.clone() };
+            match self.inner.commit_object(bucket, object, longer, &unchanged, |tx| tx).await {
+                Err(StoreError::PreconditionFailed) if request.precondition.if_match.is_none() => {}
+                other => return other,
+            }
+        }
+        Err(StoreError::Busy)
+    }
+
+    /// What is there, as a part: the bytes of a short object leave its row.
+    async fn as_part(&self, row: &ObjectRow) -> Result<PartRow, StoreError> {
+        let Body::Inline(bytes) = &row.body else {
+            return Ok(part_of(row.size, row.body.clone()));
+        };
+        let expected = Expected { may_inline: false, sums: false, bytes: None, md5: None };
+        let bytes: ByteStream = stream::iter([Ok::<Bytes, _>(bytes.clone())]).boxed();
+        Ok(part(ingest(&self.inner, Source::Stream(bytes), expected).await?))
+    }
+}
+
+fn part(ingested: Ingested) -> PartRow {
+    let body = match ingested.content {
+        Content::Inline(bytes) => Body::Inline(bytes),
+        Content::Terms(terms) => Body::Terms(terms),
+    };
+    part_of(ingested.size, body)
+}
+
+fn part_of(size: u64, body: Body) -> PartRow {
+    let (md5, root_digest) = ([0; 16], crate::model::Digest([0; 32]));
+    PartRow { size, md5, modified: clock::now(), root_digest, body, described: Described::default() }
+}
+
+/// Not the MD5 of the whole, and told apart from one by its number of pieces, like that of an object in parts.
+fn longer_etag(there: &str, added: &[u8; 16]) -> String {
+    let pieces = there.split_once('-').and_then(|(_, pieces)| pieces.parse::<u64>().ok()).unwrap_or(1);
+    let digest = Md5::new().chain_update(there.as_bytes()).chain_update(added).finalize();
+    format!("{}-{}", hex::encode(digest), pieces.saturating_add(1))
+}
