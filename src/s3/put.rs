@@ -6,6 +6,7 @@ use s3s::{S3Request, S3Response, S3Result};
 use super::access::bucket_of;
 use super::checksum::{self, Algorithm, set_checksums};
 use super::convert::{self, kept_headers};
+use super::encryption::{Encryption, encryption_wish, tell_encryption};
 use super::error::store_error;
 use super::lock::{self, lock_wish};
 use super::offered::refuse_unoffered;
@@ -24,17 +25,20 @@ impl Door {
         let mut headers = kept_headers!(input).into_map()?;
         headers.extend(tags::from_header(input.tagging.as_deref())?);
         headers.extend(lock::for_write(&self.store, &place, lock_wish!(input)).await?);
+        let encryption = self.encryption_for(&place, &key, &encryption_wish!(input), &Encryption::NONE).await?;
         let seat = self.turns.write(&request.extensions).await?;
         let (stream, late) =
             body::receive(input.body, &request.headers, request.trailing_headers, Algorithm::Crc64Nvme)?;
-        let put = PutRequest {
+        let mut put = PutRequest {
             content_type: input.content_type.clone(),
             headers,
             precondition: convert::precondition(input.if_match.as_ref(), input.if_none_match.as_ref()),
             expected_bytes: convert::length(input.content_length)?,
             expected_md5: convert::md5(input.content_md5.as_deref())?,
             late: late.clone(),
+            ..PutRequest::default()
         };
+        let stream = encryption.seal(stream, &mut put);
         let info = self.store.put(&bucket, &key, stream, put).await.map_err(store_error)?;
         drop(seat);
         let late = late.get();
@@ -46,6 +50,7 @@ impl Door {
             ..PutObjectOutput::default()
         };
         set_checksums!(output, late);
+        tell_encryption!(output, &encryption);
         Ok(S3Response::new(output))
     }
 }
