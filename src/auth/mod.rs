@@ -25,8 +25,6 @@ use serde::{Deserialize, Serialize};
 pub use key::{KeyInfo, KeyState, NewKey, NewKeyRequest, forget_keys};
 pub use master::{MasterError, MasterSource};
 pub use object_key::ObjectKeys;
-#[cfg(test)]
-pub(crate) use object_key::test_keys;
 pub use principal::Principal;
 pub use root::{RootCredentials, RootError};
 pub use session::{Caller, NewSession, Refusal, SessionError};

@@ -51,17 +51,15 @@ impl ObjectKeys {
     }
 }
 
-/// Keys under a master key that lies in this folder, for tests.
-#[cfg(test)]
-pub(crate) fn test_keys(data: &std::path::Path) -> ObjectKeys {
-    let master = super::master::test_source(data).create().expect("a test's folder can be written");
-    ObjectKeys(Arc::new(Vault::new(&master)))
-}
-
 #[cfg(test)]
 mod tests {
     //! A data key opens for its own object, under its own master key, unchanged, and in no other way.
     use super::*;
+    use crate::auth::master;
+
+    fn test_keys(data: &std::path::Path) -> ObjectKeys {
+        ObjectKeys(Arc::new(Vault::new(&master::test_source(data).create().unwrap())))
+    }
 
     #[test]
     fn data_keys_open_for_their_object_only() {

@@ -71,14 +71,6 @@ pub(super) fn method_of(headers: &Headers) -> Option<ServerSideEncryption> {
     managed.then(|| ServerSideEncryption::from_static(ServerSideEncryption::AES256))
 }
 
-/// Nodes read images straight from the store, and have no keys.
-fn check_place(bucket: &BucketName) -> S3Result<()> {
-    if *bucket == BucketName::images() {
-        return Err(s3_error!(InvalidRequest, "Images are read by nodes, which have no keys: they are not encrypted."));
-    }
-    Ok(())
-}
-
 /// Opens what an object, or an upload, keeps of its encryption.
 fn open(
     keys: &ObjectKeys,
@@ -135,7 +127,6 @@ impl Door {
                 Opened { envelope: Envelope::Managed { sealed }, key: DataKey(data_key), customer: None }
             }
         };
-        check_place(&place.name)?;
         Ok(Encryption(Some(opened)))
     }
 
