@@ -10,6 +10,7 @@ mod files;
 mod key;
 mod known;
 mod master;
+mod object_key;
 pub mod policy;
 mod principal;
 mod root;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub use key::{KeyInfo, KeyState, NewKey, NewKeyRequest, forget_keys};
 pub use master::{MasterError, MasterSource};
+pub use object_key::ObjectKeys;
 pub use principal::Principal;
 pub use root::{RootCredentials, RootError};
 pub use session::{Caller, NewSession, Refusal, SessionError};

@@ -27,6 +27,8 @@ pub(super) struct Vault {
     pub(super) session_ids: hmac::Key,
     /// Tells whether the key that a session came from is still the same.
     pub(super) parents: hmac::Key,
+    /// Makes the keys that seal the data keys of objects.
+    pub(super) objects: hmac::Key,
 }
 
 impl Vault {
@@ -38,6 +40,7 @@ impl Vault {
             session_secrets: derive.mac("session secret keys"),
             session_ids: derive.mac("session access keys"),
             parents: derive.mac("session parents"),
+            objects: derive.mac("object data keys"),
         }
     }
 }
@@ -59,6 +62,10 @@ impl Derive {
 }
 
 impl Sealer {
+    pub(super) fn new(key: LessSafeKey) -> Self {
+        Self(key)
+    }
+
     /// Seals `plain` so that it opens in the same `context` only.
     pub(super) fn seal(&self, context: &[&str], plain: &[u8]) -> Vec<u8> {
         let mut nonce = [0; NONCE_LEN];

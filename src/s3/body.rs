@@ -20,7 +20,7 @@ use crate::telemetry::metrics;
 /// The body is not what its checksum says.
 #[derive(Debug, thiserror::Error)]
 #[error("The {0} you specified did not match what we received.")]
-pub(super) struct ChecksumMismatch(&'static str);
+pub(super) struct ChecksumMismatch(pub(super) &'static str);
 
 /// The request's body as the store takes it. A checksum in `headers` or in the trailer is verified at the end, where
 /// a mismatch becomes the stream's last item and so aborts the write. `late` then holds it, and that of `besides`.

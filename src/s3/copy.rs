@@ -13,6 +13,7 @@ use super::access::{Access, bucket_of, check_source};
 use super::checksum::{self, Algorithm, set_checksums};
 use super::conditions::Conditions;
 use super::convert::{self, REDIRECT, STORAGE_CLASS, TAGGING, kept_headers};
+use super::encryption::{Encryption, encryption_wish, source_headers, tell_encryption};
 use super::error::store_error;
 use super::lock::{self, lock_wish};
 use super::offered::refuse_unoffered;
@@ -81,8 +82,12 @@ impl Door {
         let (bucket, key) = (convert::bucket(&input.bucket)?, convert::key(&input.key)?);
         let replace = replaces(input.metadata_directive.as_ref().map(MetadataDirective::as_str))?;
         let replace_tags = replaces(input.tagging_directive.as_ref().map(TaggingDirective::as_str))?;
-        let changes =
-            replace || replace_tags || input.storage_class.is_some() || input.website_redirect_location.is_some();
+        let wish = encryption_wish!(input);
+        let changes = replace
+            || replace_tags
+            || wish.is_some()
+            || input.storage_class.is_some()
+            || input.website_redirect_location.is_some();
         if !changes && source.version.is_none() && source.bucket == bucket && source.key == key {
             let text = "This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, storage class, website redirect location or encryption attributes.";
             return Err(s3_error!(InvalidRequest, "{}", text));
@@ -96,39 +101,31 @@ impl Door {
             if_unmodified_since: input.copy_source_if_unmodified_since.as_ref(),
         };
         conditions.check(&info).map_err(as_precondition)?;
+        let opened = self.encryption_of(&source.bucket, &info, source_headers!(input))?;
+        let encryption = self.encryption_for(&place, &key, &wish, &opened).await?;
+        let asked = input.checksum_algorithm.as_ref().map(|name| Algorithm::named(name.as_str())).transpose()?;
         let mut own = kept_headers!(input).into_map()?;
         let tags = if replace_tags { tags::from_header(input.tagging.as_deref())? } else { BTreeMap::new() };
         own.extend(lock::for_write(&self.store, &place, lock_wish!(input)).await?);
-        let sums = match &input.checksum_algorithm {
-            Some(algorithm) => self.checksum_for(&source, &info, Algorithm::named(algorithm.as_str())?).await?,
-            None => None,
-        };
-        let describe = |info: &ObjectInfo| {
-            let taken = |name: &str| match name {
-                TAGGING => !replace_tags,
-                name if name.starts_with(convert::INTERNAL)
-                    || is_lock(name)
-                    || name == STORAGE_CLASS
-                    || name == REDIRECT =>
-                {
-                    false
-                }
-                name if name.starts_with(checksum::PREFIX) => sums.is_none(),
-                _ => !replace,
-            };
-            let mut headers: BTreeMap<_, _> =
-                info.headers.iter().filter(|(name, _)| taken(name)).map(|(n, v)| (n.clone(), v.clone())).collect();
-            let given = |name: &str| replace || is_lock(name) || name == STORAGE_CLASS || name == REDIRECT;
-            headers.extend(own.iter().filter(|(name, _)| given(name)).map(|(n, v)| (n.clone(), v.clone())));
-            headers.extend(tags.clone());
-            headers.extend(sums.clone().unwrap_or_default());
-            let content_type = if replace { input.content_type.clone() } else { info.content_type.clone() };
-            PutRequest { content_type, headers, ..PutRequest::default() }
-        };
+        let mut new = New { own, content_type: replace.then_some(input.content_type), tags, replace_tags, sums: None };
         let precondition = convert::precondition(input.if_match.as_ref(), input.if_none_match.as_ref());
-        let from = (&source.bucket, &source.key, source.version);
-        let copied = self.store.copy_version(from, (&bucket, &key), describe, &precondition).await;
-        let copied = copied.map_err(store_error)?;
+        let copied = if opened.shares_bytes_with(&encryption) {
+            if let Some(wanted) = asked {
+                new.sums = self.checksum_for(&source, &info, &opened, wanted).await?;
+            }
+            let describe = |info: &ObjectInfo| {
+                let mut put = new.described(info);
+                put.headers.extend(self.carried(&opened, (&source.bucket, info), (&bucket, &key))?);
+                Ok(put)
+            };
+            let from = (&source.bucket, &source.key, source.version);
+            self.store.copy_version(from, (&bucket, &key), describe, &precondition).await.map_err(store_error)?
+        } else {
+            let _seat = self.turns.write(&request.extensions).await?;
+            let algorithm = asked.or(checksum::algorithm_of(&info.headers)).unwrap_or(Algorithm::Crc64Nvme);
+            let put = PutRequest { precondition, ..new.described(&info) };
+            self.copy_bytes((&source, &info), (&bucket, &key), (&opened, &encryption), algorithm, put).await?
+        };
         let mut result = CopyObjectResult {
             e_tag: Some(convert::etag(&copied.etag)),
             last_modified: Some(convert::time(copied.modified)),
@@ -136,12 +133,36 @@ impl Door {
             ..CopyObjectResult::default()
         };
         set_checksums!(result, &copied.headers);
-        Ok(S3Response::new(CopyObjectOutput {
+        let mut output = CopyObjectOutput {
             copy_object_result: Some(result),
             copy_source_version_id: convert::version_id(source.access.bucket(), info.version),
             version_id: convert::version_id(&place, copied.version),
             ..CopyObjectOutput::default()
-        }))
+        };
+        tell_encryption!(output, &encryption);
+        Ok(S3Response::new(output))
+    }
+
+    /// Copies by reading and writing: the bytes that are stored for the copy are others.
+    async fn copy_bytes(
+        &self,
+        (source, info): (&Source, &ObjectInfo),
+        (bucket, key): (&BucketName, &ObjectKey),
+        (opened, encryption): (&Encryption, &Encryption),
+        algorithm: Algorithm,
+        mut put: PutRequest,
+    ) -> S3Result<ObjectInfo> {
+        let read = self.store.get_version(&source.bucket, &source.key, source.version, None).await;
+        let (read, bytes) = read.map_err(store_error)?;
+        if read != *info {
+            return Err(s3_error!(PreconditionFailed, "The source was replaced while it was copied."));
+        }
+        let (bytes, late) = body::pass(opened.unseal(&source.bucket, info, 0, bytes)?, algorithm);
+        put.headers.retain(|name, _| !name.starts_with(checksum::PREFIX));
+        put.late = late;
+        put.expected_bytes = Some(info.size);
+        let bytes = encryption.seal(bytes, &mut put);
+        self.store.put(bucket, key, bytes, put).await.map_err(store_error)
     }
 
     /// The checksum that a copy is to have, where its source has another: the source is read once for it.
@@ -149,6 +170,7 @@ impl Door {
         &self,
         source: &Source,
         info: &ObjectInfo,
+        opened: &Encryption,
         wanted: Algorithm,
     ) -> S3Result<Option<BTreeMap<String, String>>> {
         let is_whole = checksum::type_of(&info.headers).is_some_and(|kind| kind.as_str() == ChecksumType::FULL_OBJECT);
@@ -156,12 +178,51 @@ impl Door {
             return Ok(None);
         }
         let (bucket, key) = (&source.bucket, &source.key);
-        let (_, bytes) = self.store.get_version(bucket, key, source.version, None).await.map_err(store_error)?;
-        let (mut bytes, sums) = body::pass(bytes, wanted);
+        let (read, bytes) = self.store.get_version(bucket, key, source.version, None).await.map_err(store_error)?;
+        let (mut bytes, sums) = body::pass(opened.unseal(bucket, &read, 0, bytes)?, wanted);
         while let Some(piece) = bytes.next().await {
             piece.map_err(|error| store_error(StoreError::Body(error)))?;
         }
         Ok(Some(sums.get()))
+    }
+}
+
+/// What a copy has of its own.
+struct New {
+    /// Headers that the request gives.
+    own: BTreeMap<String, String>,
+    /// The content type that the request gives, where what the source keeps is replaced.
+    content_type: Option<Option<String>>,
+    tags: BTreeMap<String, String>,
+    replace_tags: bool,
+    /// A checksum in place of the source's.
+    sums: Option<BTreeMap<String, String>>,
+}
+
+impl New {
+    /// What the copy of this object keeps, but for how it is encrypted.
+    fn described(&self, info: &ObjectInfo) -> PutRequest {
+        let replace = self.content_type.is_some();
+        let taken = |name: &str| match name {
+            TAGGING => !self.replace_tags,
+            name if is_lock(name)
+                || name == STORAGE_CLASS
+                || name == REDIRECT
+                || name.starts_with(convert::INTERNAL) =>
+            {
+                false
+            }
+            name if name.starts_with(checksum::PREFIX) => self.sums.is_none(),
+            _ => !replace,
+        };
+        let mut headers: BTreeMap<_, _> =
+            info.headers.iter().filter(|(name, _)| taken(name)).map(|(n, v)| (n.clone(), v.clone())).collect();
+        let given = |name: &str| replace || is_lock(name) || name == STORAGE_CLASS || name == REDIRECT;
+        headers.extend(self.own.iter().filter(|(name, _)| given(name)).map(|(n, v)| (n.clone(), v.clone())));
+        headers.extend(self.tags.clone());
+        headers.extend(self.sums.clone().unwrap_or_default());
+        let content_type = self.content_type.clone().unwrap_or_else(|| info.content_type.clone());
+        PutRequest { content_type, headers, ..PutRequest::default() }
     }
 }
 

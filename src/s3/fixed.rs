@@ -1,11 +1,10 @@
 //! Settings that every bucket has alike: asked for, they are told as they are; a change of them is refused aloud.
 
 use s3s::dto::{
-    GetBucketAccelerateConfigurationInput, GetBucketAccelerateConfigurationOutput, GetBucketEncryptionInput,
-    GetBucketEncryptionOutput, GetBucketLoggingInput, GetBucketLoggingOutput, GetBucketNotificationConfigurationInput,
-    GetBucketNotificationConfigurationOutput, GetBucketReplicationInput, GetBucketReplicationOutput,
-    GetBucketRequestPaymentInput, GetBucketRequestPaymentOutput, GetBucketWebsiteInput, GetBucketWebsiteOutput, Payer,
-    PutBucketEncryptionInput, PutBucketEncryptionOutput, PutBucketNotificationConfigurationInput,
+    GetBucketAccelerateConfigurationInput, GetBucketAccelerateConfigurationOutput, GetBucketLoggingInput,
+    GetBucketLoggingOutput, GetBucketNotificationConfigurationInput, GetBucketNotificationConfigurationOutput,
+    GetBucketReplicationInput, GetBucketReplicationOutput, GetBucketRequestPaymentInput, GetBucketRequestPaymentOutput,
+    GetBucketWebsiteInput, GetBucketWebsiteOutput, Payer, PutBucketNotificationConfigurationInput,
     PutBucketNotificationConfigurationOutput, PutBucketRequestPaymentInput, PutBucketRequestPaymentOutput,
 };
 use s3s::{S3Result, s3_error};
@@ -64,17 +63,4 @@ pub(super) fn get_bucket_website(_: &GetBucketWebsiteInput) -> S3Result<GetBucke
 
 pub(super) fn get_bucket_replication(_: &GetBucketReplicationInput) -> S3Result<GetBucketReplicationOutput> {
     Err(not_set("ReplicationConfigurationNotFoundError", "The replication configuration was not found"))
-}
-
-/// Objects are not encrypted by the server, and nobody is told that they are.
-pub(super) fn get_bucket_encryption(_: &GetBucketEncryptionInput) -> S3Result<GetBucketEncryptionOutput> {
-    let text = "The server side encryption configuration was not found";
-    Err(not_set("ServerSideEncryptionConfigurationNotFoundError", text))
-}
-
-pub(super) fn put_bucket_encryption(_: &PutBucketEncryptionInput) -> S3Result<PutBucketEncryptionOutput> {
-    Err(s3_error!(
-        NotImplemented,
-        "Server-side encryption is not offered: encrypt before you send, or encrypt the appliance's disks."
-    ))
 }

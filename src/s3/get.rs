@@ -10,6 +10,7 @@ use s3s::{S3Request, S3Response, S3Result, s3_error};
 use super::access::{access_of, bucket_of};
 use super::checksum::{self, set_checksums};
 use super::conditions::Conditions;
+use super::encryption::{check_read, customer_headers, tell_encryption};
 use super::error::store_error;
 use super::{Door, body, convert, lock, tags};
 use crate::format::row::PartList;
@@ -93,7 +94,7 @@ fn storage_class(info: &ObjectInfo) -> Option<StorageClass> {
 
 /// What answers to GET and HEAD say alike.
 macro_rules! describe {
-    ($output:ident { $($extra:tt)* }, $place:expr, $info:expr, $range:expr, $part:expr, $checksums:expr) => {{
+    ($output:ident { $($extra:tt)* }, $place:expr, $info:expr, $range:expr, $encryption:expr, $part:expr, $checksums:expr) => {{
         let (info, range): (&ObjectInfo, Option<ByteRange>) = ($info, $range);
         let held = lock::of(&info.headers);
         let mut output = $output {
@@ -119,6 +120,7 @@ macro_rules! describe {
             website_redirect_location: convert::header(info, convert::REDIRECT),
             $($extra)*
         };
+        tell_encryption!(output, $encryption);
         // The checksum is of the whole object.
         let whole = range.is_none_or(|range| range.len() == info.size);
         if $checksums.is_some_and(|mode| mode.as_str() == ChecksumMode::ENABLED) && whole {
@@ -132,6 +134,7 @@ macro_rules! describe {
 impl Door {
     pub(super) async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
         let access = access_of(&request)?;
+        check_read(&request.headers)?;
         let input = request.input;
         let (bucket, key) = (convert::bucket(&input.bucket)?, convert::key(&input.key)?);
         let version = convert::version(input.version_id.as_deref())?;
@@ -145,6 +148,8 @@ impl Door {
         let wanted = Wanted { range: input.range.as_ref(), part: input.part_number };
         let read = self.read((&bucket, &key, version), &conditions, wanted).await;
         let (info, range, stream) = read.map_err(|error| access.missing(error))?;
+        let encryption = self.encryption_of(&bucket, &info, customer_headers!(input))?;
+        let stream = encryption.unseal(&bucket, &info, range.map_or(0, |range| range.start), stream)?;
         let body = Some(body::send(stream, turn).await?);
         let expiration = self.expiration(access.bucket(), &info).await?;
         Ok(S3Response::new(describe!(
@@ -152,6 +157,7 @@ impl Door {
             access.bucket(),
             &info,
             range,
+            &encryption,
             input.part_number,
             input.checksum_mode
         )))
@@ -187,6 +193,7 @@ impl Door {
         request: S3Request<HeadObjectInput>,
     ) -> S3Result<S3Response<HeadObjectOutput>> {
         let access = access_of(&request)?;
+        check_read(&request.headers)?;
         let input = request.input;
         let (bucket, key) = (convert::bucket(&input.bucket)?, convert::key(&input.key)?);
         let version = convert::version(input.version_id.as_deref())?;
@@ -199,6 +206,7 @@ impl Door {
             if_unmodified_since: input.if_unmodified_since.as_ref(),
         };
         conditions.check(&info)?;
+        let encryption = self.encryption_of(&bucket, &info, customer_headers!(input))?;
         let range = Wanted { range: input.range.as_ref(), part: input.part_number }.of(&info)?;
         let expiration = self.expiration(access.bucket(), &info).await?;
         Ok(S3Response::new(describe!(
@@ -206,6 +214,7 @@ impl Door {
             access.bucket(),
             &info,
             range,
+            &encryption,
             input.part_number,
             input.checksum_mode
         )))
@@ -233,6 +242,7 @@ impl Door {
         let (bucket, key) = (convert::bucket(&input.bucket)?, convert::key(&input.key)?);
         let version = convert::version(input.version_id.as_deref())?;
         let info = self.store.head_version(&bucket, &key, version).await.map_err(store_error)?;
+        self.encryption_of(&bucket, &info, customer_headers!(input))?;
         let asked = |name: &str| wanted.contains(&name);
         let kept = checksum::algorithm_of(&info.headers).filter(|_| asked(ObjectAttributes::CHECKSUM));
         let checksum = kept.map(|_| {

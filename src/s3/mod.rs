@@ -18,6 +18,7 @@ mod copy;
 mod cors;
 mod cross_origin;
 mod delete;
+mod encryption;
 mod error;
 mod fixed;
 mod get;
@@ -46,6 +47,8 @@ pub use service::{BODY_PATIENCE, S3Config, S3ConfigError, S3Door};
 #[derive(Clone)]
 struct Door {
     store: crate::store::Store,
+    /// What seals the keys of encrypted objects.
+    keys: crate::auth::ObjectKeys,
     /// Who may send and receive bodies now.
     turns: admission::Turns,
 }

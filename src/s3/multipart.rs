@@ -16,6 +16,7 @@ use super::access::bucket_of;
 use super::bucket::owner;
 use super::checksum::{self, Algorithm, Scheme, given_checksums, set_checksums};
 use super::convert::{self, kept_headers};
+use super::encryption::{self, Encryption, customer_headers, encryption_wish, source_headers, tell_encryption};
 use super::error::store_error;
 use super::list::page_limit;
 use super::lock::{self, lock_wish};
@@ -88,7 +89,11 @@ fn complete(
             found == sum || found.split('-').next() == Some(sum)
         })
     };
-    if told.whole.iter().all(fits) { Ok((kept, sums)) } else { Err(StoreError::BadDigest) }
+    if !told.whole.iter().all(fits) {
+        return Err(StoreError::BadDigest);
+    }
+    kept.extend(encryption::sum_up(about, parts)?);
+    Ok((kept, sums))
 }
 
 impl Door {
@@ -106,16 +111,20 @@ impl Door {
         headers.extend(tags::from_header(input.tagging.as_deref())?);
         headers.extend(lock::for_write(&self.store, &place, lock_wish!(input)).await?);
         headers.extend(scheme.headers());
+        let encryption = self.encryption_for(&place, &key, &encryption_wish!(input), &Encryption::NONE).await?;
+        headers.extend(encryption.headers());
         let put = PutRequest { content_type: input.content_type.clone(), headers, ..PutRequest::default() };
         let upload = self.store.create_upload(&bucket, &key, put).await.map_err(store_error)?;
-        Ok(S3Response::new(CreateMultipartUploadOutput {
+        let mut output = CreateMultipartUploadOutput {
             bucket: Some(input.bucket),
             key: Some(input.key),
             upload_id: Some(upload.to_string()),
             checksum_algorithm: scheme.asked.then(|| ChecksumAlgorithm::from_static(scheme.algorithm.name())),
             checksum_type: scheme.asked.then(|| ChecksumType::from_static(scheme.kind())),
             ..CreateMultipartUploadOutput::default()
-        }))
+        };
+        tell_encryption!(output, &encryption);
+        Ok(S3Response::new(output))
     }
 
     pub(super) async fn upload_part(
@@ -123,13 +132,11 @@ impl Door {
         request: S3Request<UploadPartInput>,
     ) -> S3Result<S3Response<UploadPartOutput>> {
         let input = request.input;
-        if input.sse_customer_algorithm.is_some() {
-            return Err(s3_error!(NotImplemented, "Server-side encryption is not offered."));
-        }
         let (bucket, key) = (convert::bucket(&input.bucket)?, convert::key(&input.key)?);
         let (upload, number) = (convert::upload(&input.upload_id)?, part_number(input.part_number)?);
         let about = self.store.upload(&bucket, &key, &upload).await.map_err(store_error)?;
         let scheme = Scheme::of(&about.headers)?;
+        let encryption = self.encryption_of_upload(&bucket, &about, customer_headers!(input))?;
         let announced = checksum::announced(&request.headers)?.map(|announced| announced.algorithm);
         if let Some(algorithm) = announced.filter(|algorithm| scheme.asked && *algorithm != scheme.algorithm) {
             let (expected, actual) = (scheme.algorithm.name(), algorithm.name());
@@ -140,21 +147,23 @@ impl Door {
         }
         let seat = self.turns.write(&request.extensions).await?;
         let (stream, late) = body::receive(input.body, &request.headers, request.trailing_headers, scheme.algorithm)?;
-        let put = PutRequest {
+        let mut put = PutRequest {
             expected_bytes: convert::length(input.content_length)?,
             expected_md5: convert::md5(input.content_md5.as_deref())?,
             late: late.clone(),
             ..PutRequest::default()
         };
+        let stream = encryption.seal_part(number, stream, &mut put);
         let part = self.store.put_part(&bucket, &key, &upload, number, stream, put).await;
         let part = part.map_err(store_error)?;
         drop(seat);
         let mut output = UploadPartOutput { e_tag: Some(convert::etag(&part.etag)), ..UploadPartOutput::default() };
         set_checksums!(output, &told(&part.headers, announced.unwrap_or(scheme.algorithm)));
+        tell_encryption!(output, &encryption);
         Ok(S3Response::new(output))
     }
 
-    /// Reads the source and writes it as a part; deduplication finds its chunks again, so nothing is stored twice.
+    /// Reads the source and writes it as a part; deduplication finds its chunks again, so nothing is stored twice, unless either is encrypted.
     pub(super) async fn upload_part_copy(
         &self,
         request: S3Request<UploadPartCopyInput>,
@@ -169,15 +178,19 @@ impl Door {
         let info = self.store.head_version(&source.bucket, &source.key, source.version).await;
         let info = info.map_err(|error| source.access.missing(store_error(error)))?;
         super::copy::part_conditions(&input).check(&info).map_err(super::copy::as_precondition)?;
+        let opened = self.encryption_of(&source.bucket, &info, source_headers!(input))?;
+        let encryption = self.encryption_of_upload(&bucket, &about, customer_headers!(input))?;
         let range = super::copy::part_range(input.copy_source_range.as_deref(), info.size)?;
         let read = self.store.get_version(&source.bucket, &source.key, source.version, range).await;
         let (read, stream) = read.map_err(store_error)?;
         if read.etag != info.etag {
             return Err(s3_error!(PreconditionFailed, "The source was replaced while it was copied."));
         }
+        let stream = opened.unseal(&source.bucket, &info, range.map_or(0, |range| range.start), stream)?;
         let length = range.map_or(info.size, |range| range.len());
         let (stream, late) = body::pass(stream, scheme.algorithm);
-        let put = PutRequest { expected_bytes: Some(length), late, ..PutRequest::default() };
+        let mut put = PutRequest { expected_bytes: Some(length), late, ..PutRequest::default() };
+        let stream = encryption.seal_part(number, stream, &mut put);
         let part = self.store.put_part(&bucket, &key, &upload, number, stream, put).await;
         let part = part.map_err(store_error)?;
         let mut result = CopyPartResult {
@@ -188,11 +201,13 @@ impl Door {
         if scheme.asked {
             set_checksums!(result, &part.headers);
         }
-        Ok(S3Response::new(UploadPartCopyOutput {
+        let mut output = UploadPartCopyOutput {
             copy_part_result: Some(result),
             copy_source_version_id: convert::version_id(source.access.bucket(), info.version),
             ..UploadPartCopyOutput::default()
-        }))
+        };
+        tell_encryption!(output, &encryption);
+        Ok(S3Response::new(output))
     }
 
     pub(super) async fn complete_multipart_upload(
@@ -203,6 +218,11 @@ impl Door {
         let input = request.input;
         let (bucket, key) = (convert::bucket(&input.bucket)?, convert::key(&input.key)?);
         let upload = convert::upload(&input.upload_id)?;
+        let customer = customer_headers!(input);
+        if customer.is_some() {
+            let about = self.store.upload(&bucket, &key, &upload).await.map_err(store_error)?;
+            self.encryption_of_upload(&bucket, &about, customer)?;
+        }
         let precondition = convert::precondition(input.if_match.as_ref(), input.if_none_match.as_ref());
         let whole = given_checksums!(input);
         let kind = input.checksum_type.as_ref().map(|kind| kind.as_str().to_owned());
@@ -233,6 +253,7 @@ impl Door {
             key: Some(input.key),
             e_tag: Some(convert::etag(&info.etag)),
             checksum_type: checksum::type_of(&info.headers),
+            server_side_encryption: encryption::method_of(&info.headers),
             version_id: convert::version_id(&place, info.version),
             ..CompleteMultipartUploadOutput::default()
         };

@@ -7,7 +7,6 @@ const OWNERS_LISTS: [&str; 4] = ["private", "bucket-owner-full-control", "bucket
 
 /// What a request that writes may ask for in vain.
 pub(super) struct Wishes<'a> {
-    pub(super) encryption: bool,
     pub(super) canned_acl: Option<&'a str>,
     pub(super) grants: bool,
 }
@@ -15,11 +14,6 @@ pub(super) struct Wishes<'a> {
 impl Wishes<'_> {
     /// Refuses what is not offered.
     pub(super) fn check(&self) -> S3Result<()> {
-        if self.encryption {
-            let text =
-                "Server-side encryption is not offered: encrypt before you send, or encrypt the appliance's disks.";
-            return Err(S3Error::with_message(S3ErrorCode::NotImplemented, text));
-        }
         check_acl(self.canned_acl, self.grants)
     }
 }
@@ -37,10 +31,6 @@ pub(super) fn check_acl(canned: Option<&str>, grants: bool) -> S3Result<()> {
 macro_rules! refuse_unoffered {
     ($input:expr) => {
         $crate::s3::offered::Wishes {
-            encryption: $input.server_side_encryption.is_some()
-                || $input.sse_customer_algorithm.is_some()
-                || $input.sse_customer_key.is_some()
-                || $input.ssekms_key_id.is_some(),
             canned_acl: $input.acl.as_ref().map(|acl| acl.as_str()),
             grants: $input.grant_full_control.is_some()
                 || $input.grant_read.is_some()

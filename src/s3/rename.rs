@@ -6,7 +6,7 @@ use s3s::{S3Request, S3Response, S3Result, s3_error};
 use super::access::access_of;
 use super::conditions::Conditions;
 use super::error::store_error;
-use super::{Door, convert};
+use super::{Door, convert, encryption};
 use crate::store::{ObjectInfo, StoreError};
 
 impl Door {
@@ -36,7 +36,12 @@ impl Door {
             if_modified_since: input.source_if_modified_since.as_ref(),
             if_unmodified_since: input.source_if_unmodified_since.as_ref(),
         };
-        let fits = |info: &ObjectInfo| conditions.check(info).map_err(|_| StoreError::PreconditionFailed);
+        let fits = |info: &ObjectInfo| {
+            if info.headers.keys().any(|name| encryption::is_own(name)) {
+                return Err(StoreError::Unfit("An encrypted object is bound to its key; copy it, then delete it."));
+            }
+            conditions.check(info).map_err(|_| StoreError::PreconditionFailed)
+        };
         let target =
             convert::precondition(input.destination_if_match.as_ref(), input.destination_if_none_match.as_ref());
         let (bucket, from, to) = (convert::bucket(&input.bucket)?, convert::key(source)?, convert::key(&input.key)?);

@@ -76,7 +76,7 @@ impl S3Door {
     /// The door to `store` for whoever `auth` knows.
     pub fn new(store: Store, auth: Auth, config: &S3Config) -> Result<Self, S3ConfigError> {
         let turns = Turns::new();
-        let door = Door { store: store.clone(), turns: turns.clone() };
+        let door = Door { store: store.clone(), keys: auth.object_keys(), turns: turns.clone() };
         let mut builder = S3ServiceBuilder::new(Operations(door));
         // Without this line s3s would be open to everybody.
         builder.set_auth(Keys(auth.clone()));

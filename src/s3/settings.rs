@@ -25,6 +25,7 @@ use crate::store::Store;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Setting {
     Cors,
+    Encryption,
     Lifecycle,
     Location,
     ObjectLock,
@@ -39,6 +40,7 @@ impl Setting {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Cors => "cors",
+            Self::Encryption => "encryption",
             Self::Lifecycle => "lifecycle",
             Self::Location => "location",
             Self::ObjectLock => "object-lock",

@@ -46,9 +46,9 @@ pub use gc::{GcDone, GcOptions, GcPlan, GcReport, PlannedPack};
 pub use home::{PackHome, Ration};
 pub use lock::{LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL};
 pub use types::{
-    BucketInfo, ByteStream, DeleteRequest, Deleted, FsckError, FsckOptions, FsckReport, LateHeaders, ListPage,
-    ListRequest, ObjectInfo, PartInfo, Precondition, PutRequest, Stats, UploadInfo, VersionInfo, VersionListRequest,
-    VersionPage,
+    BucketInfo, ByteStream, DeleteRequest, Deleted, ENCRYPTION, FsckError, FsckOptions, FsckReport, LateHeaders,
+    LateMd5, ListPage, ListRequest, ObjectInfo, PartInfo, Precondition, PutRequest, Stats, UploadInfo, VersionInfo,
+    VersionListRequest, VersionPage,
 };
 
 use crate::format::row::{self, key};

@@ -74,16 +74,16 @@ impl Store {
         }
         self.upload_row(bucket, object, *upload).await?;
         let _activity = self.inner.activities.begin();
-        let expected =
-            Expected { may_inline: false, sums: true, bytes: request.expected_bytes, md5: request.expected_md5 };
+        let sums = request.given_md5.is_none();
+        let expected = Expected { may_inline: false, sums, bytes: request.expected_bytes, md5: request.expected_md5 };
         let ingested = ingest(&self.inner, Source::Stream(body), expected).await?;
         let row = PartRow {
             size: ingested.size,
-            md5: ingested.md5,
+            md5: request.md5(ingested.md5),
             modified: clock::now(),
             root_digest: ingested.root_digest,
             body: self.inner.lay_down(ingested.content).await?,
-            described: Described { content_type: None, headers: request.late.get() },
+            described: Described { content_type: None, headers: request.described().headers },
         };
         match self.commit_part(bucket, object, *upload, number, &row).await {
             Ok(()) => Ok(part_info(number, &row)),

@@ -32,14 +32,14 @@ impl Store {
         let _activity = self.inner.activities.begin();
         let expected = Expected {
             may_inline: *bucket != BucketName::images(),
-            sums: true,
+            sums: request.given_md5.is_none(),
             bytes: request.expected_bytes,
             md5: request.expected_md5,
         };
         let ingested = ingest(&self.inner, Source::Stream(body), expected).await?;
         let row = ObjectRow {
             size: ingested.size,
-            etag: hex::encode(ingested.md5),
+            etag: hex::encode(request.md5(ingested.md5)),
             modified: clock::now(),
             described: request.described(),
             root_digest: Some(ingested.root_digest),
@@ -195,26 +195,27 @@ impl Store {
         replace: Option<PutRequest>,
         precondition: &Precondition,
     ) -> Result<ObjectInfo, StoreError> {
-        let describe = |source: &ObjectInfo| replace.clone().unwrap_or_else(|| PutRequest::like(source));
+        let describe = |source: &ObjectInfo| Ok(replace.clone().unwrap_or_else(|| PutRequest::like(source)));
         self.copy_version((from.0, from.1, None), to, describe, precondition).await
     }
 
-    /// Copies an object, or one of its versions; no chunk moves. `describe` says what the copy keeps, given what it is copied from.
+    /// Copies an object, or one of its versions; no chunk moves. `describe` says what the copy keeps, given what it is copied from, or
+    /// refuses it.
     pub async fn copy_version(
         &self,
         from: (&BucketName, &ObjectKey, Option<VersionId>),
         to: (&BucketName, &ObjectKey),
-        describe: impl Fn(&ObjectInfo) -> PutRequest,
+        describe: impl Fn(&ObjectInfo) -> Result<PutRequest, StoreError>,
         precondition: &Precondition,
     ) -> Result<ObjectInfo, StoreError> {
         let _activity = self.inner.activities.begin();
         let whole = |row: &ObjectRow| Ok(ByteRange { start: 0, end: row.size });
         let (source, _, (terms, _)) = self.row_and_terms(from.0, from.1, from.2, whole).await?;
+        let described = describe(&ObjectInfo::from_row(from.1.clone(), &source))?.described();
         let body = match &source.body {
             Body::Rows(_) => self.inner.lay_down(Content::Terms(terms)).await?,
             other => other.clone(),
         };
-        let described = describe(&ObjectInfo::from_row(from.1.clone(), &source)).described();
         let row = ObjectRow { modified: clock::now(), described, body, ..source };
         self.inner.commit_object(to.0, to.1, row, precondition, |tx| tx).await
     }

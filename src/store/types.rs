@@ -33,6 +33,20 @@ impl LateHeaders {
     }
 }
 
+/// The header under which an object keeps how it is encrypted. Who gives out the bytes of an object that has it gives out ciphertext.
+pub const ENCRYPTION: &str = "x-bedplate-encryption";
+
+/// The MD5 of a body as its sender had it, where it is stored as something else; set once the body has ended.
+#[derive(Clone, Debug, Default)]
+pub struct LateMd5(Arc<std::sync::OnceLock<[u8; 16]>>);
+
+impl LateMd5 {
+    /// Sets it; the first call counts.
+    pub fn set(&self, md5: [u8; 16]) {
+        let _ = self.0.set(md5);
+    }
+}
+
 /// What is put, besides the bytes.
 #[derive(Clone, Debug, Default)]
 pub struct PutRequest {
@@ -44,8 +58,10 @@ pub struct PutRequest {
     pub precondition: Precondition,
     /// Length that the client announced.
     pub expected_bytes: Option<u64>,
-    /// MD5 that the client announced.
+    /// MD5 that the client announced, of the bytes that are stored.
     pub expected_md5: Option<[u8; 16]>,
+    /// The MD5 that becomes the entity tag, where it is not that of the bytes that are stored.
+    pub given_md5: Option<LateMd5>,
     /// Headers that come with the end of the body.
     pub late: LateHeaders,
 }
@@ -55,6 +71,11 @@ impl PutRequest {
     #[must_use]
     pub fn like(info: &ObjectInfo) -> Self {
         Self { content_type: info.content_type.clone(), headers: info.headers.clone(), ..Self::default() }
+    }
+
+    /// The MD5 that counts, given that of the stored bytes, once the body has ended.
+    pub(super) fn md5(&self, stored: [u8; 16]) -> [u8; 16] {
+        self.given_md5.as_ref().and_then(|given| given.0.get().copied()).unwrap_or(stored)
     }
 
     /// What is kept; complete once the body has ended.
@@ -237,7 +258,7 @@ pub struct PartInfo {
     pub etag: String,
     /// When it was written.
     pub modified: Timestamp,
-    /// Its checksums, by header.
+    /// Its checksums, and what else it keeps, by header.
     pub headers: BTreeMap<String, String>,
 }
 

@@ -165,7 +165,12 @@ async fn step(store: &Store, model: &mut Model, random: &mut Random, number: u64
             let (from, to) = (key(name), key(target));
             let none = Precondition::default();
             let copied = store
-                .copy_version((&bucket(), &from, Some(id)), (&bucket(), &to), PutRequest::like, &none)
+                .copy_version(
+                    (&bucket(), &from, Some(id)),
+                    (&bucket(), &to),
+                    |source| Ok(PutRequest::like(source)),
+                    &none,
+                )
                 .await
                 .unwrap();
             model.write(target, copied.version.id(), Some(content));

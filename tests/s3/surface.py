@@ -632,6 +632,218 @@ def signatures_are_checked():
     ask("AuthorizationQueryParametersError", 400, expires=7 * 24 * 3600 + 1)
     ask("SignatureDoesNotMatch", 403, expires=60, url_change=lambda url: url + "&versionId=null")
     ask("AccessDenied", 403, access=OTHER_ACCESS, secret=OTHER_SECRET)
+# --- encryption -------------------------------------------------------------------------------------------------------
+
+CUSTOMER = "x-amz-server-side-encryption-customer-"
+SOURCE = "x-amz-copy-source-server-side-encryption-customer-"
+TEXT = bytes(range(256)) * 4096
+
+
+def customer(byte, prefix="SSE"):
+    return {f"{prefix}CustomerAlgorithm": "AES256", f"{prefix}CustomerKey": bytes([byte]) * 32}
+
+
+def key_headers(key, prefix=CUSTOMER, algorithm="AES256", md5=None):
+    digest = base64.b64encode(hashlib.md5(key).digest()).decode() if md5 is None else md5
+    return {prefix + "algorithm": algorithm, prefix + "key": base64.b64encode(key).decode(), prefix + "key-MD5": digest}
+
+
+def sending(headers):
+    sender = client()
+    sender.meta.events.register("before-call.s3", lambda params, **_: params["headers"].update(headers))
+    return sender
+
+
+def md5(text):
+    return hashlib.md5(text).hexdigest()
+
+
+def ends(text):
+    """Ranges at every alignment to a cipher block, and the last bytes."""
+    return [(0, 0), (1, 15), (15, 16), (16, 31), (17, 100), (31, 33), (255, 70000), (len(text) - 33, len(text) - 1)]
+
+
+def objects_are_encrypted_under_the_customers_key():
+    b = bucket(versions=True)
+    for text in [b"", b"x", TEXT[:8191], TEXT]:
+        put = s3.put_object(Bucket=b, Key="k", Body=text, **customer(1))
+        for answer in [put, s3.get_object(Bucket=b, Key="k", **customer(1)), s3.head_object(Bucket=b, Key="k", ChecksumMode="ENABLED", **customer(1))]:
+            assert answer["SSECustomerAlgorithm"] == "AES256" and "ServerSideEncryption" not in answer
+            assert answer["SSECustomerKeyMD5"] == base64.b64encode(hashlib.md5(b"\1" * 32).digest()).decode()
+        assert answer["ContentLength"] == len(text) and answer["ChecksumCRC32"] == base64.b64encode(zlib.crc32(text).to_bytes(4, "big")).decode()
+        assert (not text or answer["ETag"].strip('"') != md5(text)) and answer["Metadata"] == {}
+        assert "x-bedplate" not in str(answer)
+        assert body(s3.get_object(Bucket=b, Key="k", **customer(1))) == text
+        assert body(s3.get_object(Bucket=b, Key="k", VersionId=put["VersionId"], **customer(1))) == text
+    for first, last in ends(TEXT):
+        assert body(s3.get_object(Bucket=b, Key="k", Range=f"bytes={first}-{last}", **customer(1))) == TEXT[first:last + 1]
+    refused("InvalidRequest", 400, s3.get_object, Bucket=b, Key="k")
+    refused("AccessDenied", 403, s3.get_object, Bucket=b, Key="k", **customer(2))
+    refused("400", 400, s3.head_object, Bucket=b, Key="k")
+    refused("403", 403, s3.head_object, Bucket=b, Key="k", **customer(2))
+    refused("InvalidRequest", 400, s3.get_object_attributes, Bucket=b, Key="k", ObjectAttributes=["ETag"])
+    attributes = sending(key_headers(b"\1" * 32)).get_object_attributes(Bucket=b, Key="k", ObjectAttributes=["ObjectSize"])
+    assert attributes["ObjectSize"] == len(TEXT)
+    s3.put_object(Bucket=b, Key="plain", Body=b"x")
+    refused("InvalidRequest", 400, s3.get_object, Bucket=b, Key="plain", **customer(1))
+    refused("400", 400, s3.head_object, Bucket=b, Key="plain", **customer(1))
+    s3.put_object(Bucket=b, Key="md5", Body=b"x", ContentMD5=base64.b64encode(hashlib.md5(b"x").digest()).decode(), **customer(1))
+    refused("BadDigest", 400, s3.put_object, Bucket=b, Key="md5", Body=b"x", ContentMD5="1B2M2Y8AsgTpgAmY7PhCfg==", **customer(1))
+    refused("BadDigest", 400, s3.put_object, Bucket=b, Key="md5", Body=b"x", ChecksumCRC32="AAAAAA==", **customer(1))
+    s3.put_object_tagging(Bucket=b, Key="k", Tagging={"TagSet": [{"Key": "a", "Value": "b"}]})
+    assert body(s3.get_object(Bucket=b, Key="k", **customer(1))) == TEXT
+
+
+def customers_keys_are_whole_or_refused():
+    b, key = bucket(), b"k" * 32
+    whole = key_headers(key)
+    cut = [{name: value for name, value in whole.items() if not name.endswith(end)} for end in ("algorithm", "customer-key", "MD5")]
+    bad = [key_headers(key, algorithm="AES128"), key_headers(b"short"), key_headers(key + b"x"), key_headers(key, md5="AAAAAAAAAAAAAAAAAAAAAA=="),
+           {**whole, CUSTOMER + "key": "?"}, {**whole, "x-amz-server-side-encryption": "AES256"}]
+    s3.put_object(Bucket=b, Key="there", Body=b"x", **customer(1))
+    for headers in cut + bad:
+        refused("InvalidArgument", 400, sending(headers).put_object, Bucket=b, Key="k", Body=b"x")
+        refused("InvalidArgument", 400, sending(headers).create_multipart_upload, Bucket=b, Key="k")
+        refused("InvalidArgument", 400, sending(headers).get_object, Bucket=b, Key="there")
+    assert [o["Key"] for o in s3.list_objects_v2(Bucket=b)["Contents"]] == ["there"]
+
+
+def parts_are_encrypted_under_one_key():
+    b, texts = bucket(), [TEXT * 5 + b"one", TEXT * 5, b"the end"]
+    for number_of in [lambda n: n, lambda n: 3 * n]:
+        upload = s3.create_multipart_upload(Bucket=b, Key="k", **customer(1))
+        assert upload["SSECustomerAlgorithm"] == "AES256"
+        at = {"Bucket": b, "Key": "k", "UploadId": upload["UploadId"]}
+        refused("InvalidRequest", 400, s3.upload_part, PartNumber=1, Body=b"x", **at)
+        refused("InvalidArgument", 400, s3.upload_part, PartNumber=1, Body=b"x", **at, **customer(2))
+        parts = []
+        for n, text in enumerate(texts, 1):
+            s3.upload_part(PartNumber=number_of(n), Body=b"replaced", **at, **customer(1))
+            part = s3.upload_part(PartNumber=number_of(n), Body=text, **at, **customer(1))
+            assert part["SSECustomerAlgorithm"] == "AES256"
+            parts.append({"PartNumber": number_of(n), "ETag": part["ETag"]})
+        refused("InvalidArgument", 400, s3.complete_multipart_upload, MultipartUpload={"Parts": parts}, **at, **customer(2))
+        s3.complete_multipart_upload(MultipartUpload={"Parts": parts}, **at, **customer(1))
+        whole = b"".join(texts)
+        assert body(s3.get_object(Bucket=b, Key="k", **customer(1))) == whole
+        seams = [len(texts[0]), len(texts[0]) + len(texts[1])]
+        for first, last in ends(whole) + [(seam - back, seam + on) for seam in seams for back, on in [(1, 0), (17, 5), (0, 6)]]:
+            assert body(s3.get_object(Bucket=b, Key="k", Range=f"bytes={first}-{last}", **customer(1))) == whole[first:last + 1], (first, last)
+        part = s3.get_object(Bucket=b, Key="k", PartNumber=number_of(2), **customer(1))
+        assert body(part) == texts[1] and part["PartsCount"] == 3
+        refused("InvalidRequest", 400, s3.get_object, Bucket=b, Key="k")
+        refused("AccessDenied", 403, s3.get_object, Bucket=b, Key="k", **customer(2))
+    plain = s3.create_multipart_upload(Bucket=b, Key="plain")
+    refused("InvalidRequest", 400, s3.upload_part, Bucket=b, Key="plain", UploadId=plain["UploadId"], PartNumber=1, Body=b"x", **customer(1))
+
+
+def copies_change_keys():
+    b = bucket()
+    s3.put_object(Bucket=b, Key="plain", Body=TEXT, Metadata={"a": "b"})
+    s3.put_object(Bucket=b, Key="one", Body=TEXT, Metadata={"a": "b"}, **customer(1))
+    s3.put_object(Bucket=b, Key="own", Body=TEXT, Metadata={"a": "b"}, ServerSideEncryption="AES256")
+    sources = [("plain", {}), ("one", customer(1, "CopySourceSSE")), ("own", {})]
+    targets = [({}, {}), (customer(1), customer(1)), (customer(2), customer(2)), ({"ServerSideEncryption": "AES256"}, {})]
+    for (source, opening), (sealing, reading) in itertools.product(sources, targets):
+        copied = s3.copy_object(Bucket=b, Key="copy", CopySource=f"{b}/{source}", **opening, **sealing)
+        got = s3.get_object(Bucket=b, Key="copy", **reading)
+        assert body(got) == TEXT and got["Metadata"] == {"a": "b"} and got["ETag"] == copied["CopyObjectResult"]["ETag"]
+        # What was encrypted stays so.
+        managed = "ServerSideEncryption" in sealing or (not sealing and source != "plain")
+        assert got.get("ServerSideEncryption") == copied.get("ServerSideEncryption") == ("AES256" if managed else None)
+        assert got.get("SSECustomerKeyMD5") == copied.get("SSECustomerKeyMD5")
+        if managed:
+            assert got["ETag"].strip('"') == md5(TEXT)
+        sums = s3.copy_object(Bucket=b, Key="copy", CopySource=f"{b}/{source}", ChecksumAlgorithm="SHA256", **opening, **sealing)
+        assert sums["CopyObjectResult"]["ChecksumSHA256"] == base64.b64encode(hashlib.sha256(TEXT).digest()).decode()
+    refused("InvalidRequest", 400, s3.copy_object, Bucket=b, Key="copy", CopySource=f"{b}/one")
+    refused("AccessDenied", 403, s3.copy_object, Bucket=b, Key="copy", CopySource=f"{b}/one", **customer(2, "CopySourceSSE"))
+    refused("InvalidRequest", 400, s3.copy_object, Bucket=b, Key="copy", CopySource=f"{b}/plain", **customer(1, "CopySourceSSE"))
+    bad = key_headers(b"short", SOURCE)
+    refused("InvalidArgument", 400, sending(bad).copy_object, Bucket=b, Key="copy", CopySource=f"{b}/one")
+    s3.copy_object(Bucket=b, Key="one", CopySource=f"{b}/one", **customer(1, "CopySourceSSE"), **customer(3))
+    assert body(s3.get_object(Bucket=b, Key="one", **customer(3))) == TEXT
+    upload = s3.create_multipart_upload(Bucket=b, Key="parts", **customer(2))
+    at = {"Bucket": b, "Key": "parts", "UploadId": upload["UploadId"]}
+    refused("InvalidRequest", 400, s3.upload_part_copy, PartNumber=1, CopySource=f"{b}/one", **at, **customer(2))
+    refused("InvalidRequest", 400, s3.upload_part_copy, PartNumber=1, CopySource=f"{b}/plain", **at)
+    part = s3.upload_part_copy(PartNumber=1, CopySource=f"{b}/one", CopySourceRange="bytes=1001-99999", **at, **customer(2), **customer(3, "CopySourceSSE"))
+    s3.complete_multipart_upload(MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part["CopyPartResult"]["ETag"]}]}, **at)
+    assert body(s3.get_object(Bucket=b, Key="parts", **customer(2))) == TEXT[1001:100000]
+    s3.copy_object(Bucket=b, Key="again", CopySource=f"{b}/parts", **customer(2, "CopySourceSSE"), **customer(2))
+    assert body(s3.get_object(Bucket=b, Key="again", Range="bytes=7-99", **customer(2))) == TEXT[1008:1101]
+
+
+def objects_are_encrypted_under_the_stores_keys():
+    b, managed = bucket(), {"ServerSideEncryption": "AES256"}
+    for text in [b"", b"x", TEXT]:
+        put = s3.put_object(Bucket=b, Key="k", Body=text, ContentMD5=base64.b64encode(hashlib.md5(text).digest()).decode(), **managed)
+        got = s3.get_object(Bucket=b, Key="k")
+        assert put["ETag"].strip('"') == md5(text) and put["ServerSideEncryption"] == got["ServerSideEncryption"] == "AES256"
+        assert body(got) == text and s3.head_object(Bucket=b, Key="k")["ServerSideEncryption"] == "AES256"
+    for first, last in ends(TEXT):
+        assert body(s3.get_object(Bucket=b, Key="k", Range=f"bytes={first}-{last}")) == TEXT[first:last + 1]
+    refused("BadDigest", 400, s3.put_object, Bucket=b, Key="bad", Body=b"x", ContentMD5="1B2M2Y8AsgTpgAmY7PhCfg==", **managed)
+    refused("InvalidRequest", 400, s3.get_object, Bucket=b, Key="k", **customer(1))
+    refused("InvalidArgument", 400, sending({"x-amz-server-side-encryption": "AES256"}).get_object, Bucket=b, Key="k")
+    upload = s3.create_multipart_upload(Bucket=b, Key="parts", **managed)
+    at = {"Bucket": b, "Key": "parts", "UploadId": upload["UploadId"]}
+    refused("InvalidRequest", 400, s3.upload_part, PartNumber=1, Body=b"x", **at, **customer(1))
+    texts = [TEXT * 5 + b"!", b"end"]
+    parts = [{"PartNumber": n, "ETag": s3.upload_part(PartNumber=n, Body=text, **at)["ETag"]} for n, text in enumerate(texts, 1)]
+    assert [part["ETag"].strip('"') for part in parts] == [md5(text) for text in texts]
+    done = s3.complete_multipart_upload(MultipartUpload={"Parts": parts}, **at)
+    assert done["ServerSideEncryption"] == "AES256" and done["ETag"].strip('"') == md5(b"".join(hashlib.md5(text).digest() for text in texts)) + "-2"
+    assert body(s3.get_object(Bucket=b, Key="parts")) == b"".join(texts)
+    s3.copy_object(Bucket=b, Key="copy", CopySource=f"{b}/parts", StorageClass="STANDARD_IA")
+    copy = s3.get_object(Bucket=b, Key="copy")
+    assert body(copy) == b"".join(texts) and copy["ETag"] == done["ETag"]
+    for method in ["aws:kms", "aws:kms:dsse"]:
+        refused("NotImplemented", 501, s3.put_object, Bucket=b, Key="kms", Body=b"x", ServerSideEncryption=method)
+        refused("NotImplemented", 501, s3.create_multipart_upload, Bucket=b, Key="kms", ServerSideEncryption=method)
+        refused("NotImplemented", 501, s3.copy_object, Bucket=b, Key="kms", CopySource=f"{b}/k", ServerSideEncryption=method)
+    refused("InvalidArgument", 400, s3.put_object, Bucket=b, Key="kms", Body=b"x", SSEKMSKeyId="key", **managed)
+    refused("InvalidArgument", 400, s3.put_object, Bucket=b, Key="kms", Body=b"x", ServerSideEncryption="ROT13")
+
+
+def buckets_encrypt_by_default():
+    b = bucket()
+    refused("ServerSideEncryptionConfigurationNotFoundError", 404, s3.get_bucket_encryption, Bucket=b)
+    rule = lambda algorithm, **more: {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": algorithm, **more}, "BucketKeyEnabled": True}]}
+    set_rule = lambda rules: s3.put_bucket_encryption(Bucket=b, ServerSideEncryptionConfiguration=rules)
+    refused("NotImplemented", 501, set_rule, rule("aws:kms"))
+    refused("NotImplemented", 501, set_rule, rule("aws:kms:dsse", KMSMasterKeyID="key"))
+    refused("InvalidArgument", 400, set_rule, rule("AES256", KMSMasterKeyID="key"))
+    refused("MalformedXML", 400, set_rule, rule("ROT13"))
+    refused("MalformedXML", 400, set_rule, {"Rules": []})
+    refused("MalformedXML", 400, set_rule, {"Rules": [{"BucketKeyEnabled": True}]})
+    refused("ServerSideEncryptionConfigurationNotFoundError", 404, s3.get_bucket_encryption, Bucket=b)
+    s3.put_object(Bucket=b, Key="before", Body=b"x")
+    set_rule(rule("AES256"))
+    assert s3.get_bucket_encryption(Bucket=b)["ServerSideEncryptionConfiguration"] == rule("AES256")
+    assert s3.put_object(Bucket=b, Key="k", Body=TEXT)["ServerSideEncryption"] == "AES256"
+    assert body(s3.get_object(Bucket=b, Key="k")) == TEXT
+    assert "ServerSideEncryption" not in s3.head_object(Bucket=b, Key="before")
+    assert s3.copy_object(Bucket=b, Key="copy", CopySource=f"{b}/before")["ServerSideEncryption"] == "AES256"
+    assert s3.create_multipart_upload(Bucket=b, Key="parts")["ServerSideEncryption"] == "AES256"
+    assert "ServerSideEncryption" not in s3.put_object(Bucket=b, Key="own", Body=b"x", **customer(1))
+    refused("AccessDenied", 403, other.get_bucket_encryption, Bucket=b)
+    s3.delete_bucket_encryption(Bucket=b)
+    s3.delete_bucket_encryption(Bucket=b)
+    assert "ServerSideEncryption" not in s3.put_object(Bucket=b, Key="after", Body=b"x")
+    assert body(s3.get_object(Bucket=b, Key="k")) == TEXT
+
+
+def forms_encrypt():
+    b = bucket()
+    for fields, reading in [(key_headers(b"k" * 32), {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": b"k" * 32}), ({"x-amz-server-side-encryption": "AES256"}, {})]:
+        post = s3.generate_presigned_post(b, "up", Fields=dict(fields), Conditions=[{name: value} for name, value in fields.items()], ExpiresIn=60)
+        data, headers = form(post["fields"], b"hello")
+        status, answer_headers, text = http("POST", post["url"], data, headers)
+        assert status == 204, (status, text)
+        got = s3.get_object(Bucket=b, Key="up", **reading)
+        assert body(got) == b"hello" and ("ServerSideEncryption" in got) == (not reading)
+    refused("InvalidRequest", 400, s3.get_object, Bucket=b, Key="up", **customer(1))
 
 
 # --- CORS -------------------------------------------------------------------------------------------------------------
@@ -690,8 +902,6 @@ def settings_that_cannot_be_changed_are_told():
     assert "LoggingEnabled" not in s3.get_bucket_logging(Bucket=b)
     s3.get_bucket_notification_configuration(Bucket=b)
     refused("NoSuchWebsiteConfiguration", 404, s3.get_bucket_website, Bucket=b)
-    refused("ServerSideEncryptionConfigurationNotFoundError", 404, s3.get_bucket_encryption, Bucket=b)
-    refused("NotImplemented", 501, s3.put_object, Bucket=b, Key="k", Body=b"x", ServerSideEncryption="AES256")
     refused("InvalidStorageClass", 400, s3.put_object, Bucket=b, Key="k", Body=b"x", StorageClass="NOWHERE")
     s3.put_object(Bucket=b, Key="k", Body=b"x", WebsiteRedirectLocation="/elsewhere", StorageClass="STANDARD_IA")
     head = s3.head_object(Bucket=b, Key="k")

@@ -18,7 +18,7 @@ use crate::cli::files::files_below;
 use crate::cli::remote::Place;
 use crate::meta::{Embedded, Meta, MetaError};
 use crate::model::{BucketName, ByteSize, ObjectKey};
-use crate::store::{ListRequest, ObjectInfo, PackHome, Store, StoreError};
+use crate::store::{ENCRYPTION, ListRequest, ObjectInfo, PackHome, Store, StoreError};
 use crate::sys::space::Reserve;
 use crate::sys::sparse::are_zeros;
 use crate::sys::worker::{Workers, blocking};
@@ -172,6 +172,10 @@ async fn export_one(
     bar: &ProgressBar,
     written: &AtomicU64,
 ) -> Result<(), CliError> {
+    if object.headers.contains_key(ENCRYPTION) {
+        return Err(CliError::failed(format!("{bucket}/{} is encrypted", object.key))
+            .hint("get it from the running server: `bedplate get BUCKET/KEY`, or any S3 client with the key that it was put with"));
+    }
     let path = path?;
     let at = |error: &io::Error| CliError::because(format!("write {}", path.display()), error);
     if let Some(folder) = path.parent() {

@@ -14,7 +14,8 @@ pub(super) fn of(operation: &str, has_version: bool) -> Option<&'static str> {
         | "UploadPart"
         | "UploadPartCopy"
         | "CompleteMultipartUpload"
-        | "CopyObject" | "RenameObject" => "s3:PutObject",
+        | "CopyObject"
+        | "RenameObject" => "s3:PutObject",
         "DeleteObject" => versioned("s3:DeleteObject", "s3:DeleteObjectVersion"),
         "AbortMultipartUpload" => "s3:AbortMultipartUpload",
         "ListParts" => "s3:ListMultipartUploadParts",
