@@ -21,6 +21,9 @@ use super::{Door, body, tags};
 use crate::model::{BucketName, ByteRange, ObjectKey, VersionId};
 use crate::store::{LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL, ObjectInfo, PutRequest, StoreError};
 
+/// S3's answer to a copy that would change nothing.
+const ONTO_ITSELF: &str = "This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, storage class, website redirect location or encryption attributes.";
+
 /// An object to copy from, that the caller may read.
 pub(super) struct Source {
     pub(super) bucket: BucketName,
@@ -89,8 +92,7 @@ impl Door {
             || input.storage_class.is_some()
             || input.website_redirect_location.is_some();
         if !changes && source.version.is_none() && source.bucket == bucket && source.key == key {
-            let text = "This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, storage class, website redirect location or encryption attributes.";
-            return Err(s3_error!(InvalidRequest, "{}", text));
+            return Err(s3_error!(InvalidRequest, "{}", ONTO_ITSELF));
         }
         let found = self.store.head_version(&source.bucket, &source.key, source.version).await;
         let info = found.map_err(|error| source.access.missing(store_error(error)))?;

@@ -23,10 +23,7 @@ impl Door {
         access.check("s3:GetObject", Some(source))?;
         access.check("s3:DeleteObject", Some(source))?;
         let as_condition = |text: &Option<String>| {
-            text.as_deref()
-                .map(|text| text.parse::<ETagCondition>())
-                .transpose()
-                .map_err(|_| s3_error!(InvalidArgument))
+            text.as_deref().map(str::parse::<ETagCondition>).transpose().map_err(|_| s3_error!(InvalidArgument))
         };
         let (if_match, if_none_match) =
             (as_condition(&input.source_if_match)?, as_condition(&input.source_if_none_match)?);
