@@ -87,6 +87,10 @@ pub(super) enum Broken {
     Crowded,
     /// A frame is longer than any may be.
     TooLarge,
+    /// A document is another than its digest says.
+    OtherDigest,
+    /// The digest is none.
+    NoDigest,
 }
 
 impl Broken {
@@ -95,6 +99,8 @@ impl Broken {
             Self::TooSlow => S3Error::new(S3ErrorCode::RequestTimeout),
             Self::Crowded => slow_down(),
             Self::TooLarge => S3Error::new(S3ErrorCode::EntityTooLarge),
+            Self::OtherDigest => S3Error::new(S3ErrorCode::BadDigest),
+            Self::NoDigest => S3Error::new(S3ErrorCode::InvalidDigest),
         }
     }
 }

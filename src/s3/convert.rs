@@ -33,7 +33,9 @@ pub(super) fn upload(id: &str) -> S3Result<UploadId> {
 
 /// A time as S3's answers carry it.
 pub(super) fn time(at: Timestamp) -> S3Time {
-    at.system_time().into()
+    // The last moment that S3's dates can say.
+    const LAST: u64 = 253_402_300_799_000;
+    Timestamp(at.0.min(LAST)).system_time().into()
 }
 
 /// A time as HTTP's headers carry it.

@@ -19,7 +19,7 @@ use super::lock::{self, lock_wish};
 use super::offered::refuse_unoffered;
 use super::{Door, body, tags};
 use crate::model::{BucketName, ByteRange, ObjectKey, VersionId};
-use crate::store::{LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL, ObjectInfo, PutRequest, StoreError};
+use crate::store::{ObjectInfo, PutRequest, StoreError};
 
 /// S3's answer to a copy that would change nothing.
 const ONTO_ITSELF: &str = "This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, storage class, website redirect location or encryption attributes.";
@@ -115,9 +115,13 @@ impl Door {
             if let Some(wanted) = asked {
                 new.sums = self.checksum_for(&source, &info, &opened, wanted).await?;
             }
-            let describe = |info: &ObjectInfo| {
-                let mut put = new.described(info);
-                put.headers.extend(self.carried(&opened, (&source.bucket, info), (&bucket, &key))?);
+            let describe = |found: &ObjectInfo| {
+                // What was decided holds for what was looked at, and for nothing else.
+                if *found != info {
+                    return Err(StoreError::Busy);
+                }
+                let mut put = new.described(&info);
+                put.headers.extend(self.carried(&opened, (&source.bucket, &info), (&bucket, &key))?);
                 Ok(put)
             };
             let from = (&source.bucket, &source.key, source.version);
@@ -157,7 +161,7 @@ impl Door {
         let read = self.store.get_version(&source.bucket, &source.key, source.version, None).await;
         let (read, bytes) = read.map_err(store_error)?;
         if read != *info {
-            return Err(s3_error!(PreconditionFailed, "The source was replaced while it was copied."));
+            return Err(replaced());
         }
         let (bytes, late) = body::pass(opened.unseal(&source.bucket, info, 0, bytes)?, algorithm);
         put.headers.retain(|name, _| !name.starts_with(checksum::PREFIX));
@@ -181,6 +185,9 @@ impl Door {
         }
         let (bucket, key) = (&source.bucket, &source.key);
         let (read, bytes) = self.store.get_version(bucket, key, source.version, None).await.map_err(store_error)?;
+        if read != *info {
+            return Err(replaced());
+        }
         let (mut bytes, sums) = body::pass(opened.unseal(bucket, &read, 0, bytes)?, wanted);
         while let Some(piece) = bytes.next().await {
             piece.map_err(|error| store_error(StoreError::Body(error)))?;
@@ -207,7 +214,7 @@ impl New {
         let replace = self.content_type.is_some();
         let taken = |name: &str| match name {
             TAGGING => !self.replace_tags,
-            name if is_lock(name)
+            name if lock::is_lock(name)
                 || name == STORAGE_CLASS
                 || name == REDIRECT
                 || name.starts_with(convert::INTERNAL) =>
@@ -219,13 +226,18 @@ impl New {
         };
         let mut headers: BTreeMap<_, _> =
             info.headers.iter().filter(|(name, _)| taken(name)).map(|(n, v)| (n.clone(), v.clone())).collect();
-        let given = |name: &str| replace || is_lock(name) || name == STORAGE_CLASS || name == REDIRECT;
+        let given = |name: &str| replace || lock::is_lock(name) || name == STORAGE_CLASS || name == REDIRECT;
         headers.extend(self.own.iter().filter(|(name, _)| given(name)).map(|(n, v)| (n.clone(), v.clone())));
         headers.extend(self.tags.clone());
         headers.extend(self.sums.clone().unwrap_or_default());
         let content_type = self.content_type.clone().unwrap_or_else(|| info.content_type.clone());
         PutRequest { content_type, headers, ..PutRequest::default() }
     }
+}
+
+/// The source is not what was looked at any more: clients try again.
+fn replaced() -> S3Error {
+    s3_error!(SlowDown, "The source was replaced while it was copied.")
 }
 
 /// Whether a directive says to replace what the source has.
@@ -235,8 +247,4 @@ fn replaces(directive: Option<&str>) -> S3Result<bool> {
         Some(MetadataDirective::REPLACE) => Ok(true),
         Some(_) => Err(s3_error!(InvalidArgument, "A directive is COPY or REPLACE.")),
     }
-}
-
-fn is_lock(name: &str) -> bool {
-    [LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL].contains(&name)
 }

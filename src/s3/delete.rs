@@ -43,6 +43,7 @@ impl Door {
             }),
             if_modified: input.if_match_last_modified_time.as_ref().map(second),
             if_size: input.if_match_size.and_then(|size| u64::try_from(size).ok()),
+            if_exactly: None,
             bypass_governance: input.bypass_governance_retention == Some(true),
         };
         // Deleting what is not there is done as well.
@@ -113,12 +114,17 @@ impl Door {
         bypass_governance: bool,
     ) -> S3Result<Deleted> {
         let action = if object.version_id.is_some() { "s3:DeleteObjectVersion" } else { "s3:DeleteObject" };
-        access.ok_or_else(|| s3_error!(AccessDenied))?.check(action, Some(&object.key))?;
+        let access = access.ok_or_else(|| s3_error!(AccessDenied))?;
+        access.check(action, Some(&object.key))?;
+        if bypass_governance {
+            access.check("s3:BypassGovernanceRetention", Some(&object.key))?;
+        }
         let wanted = DeleteRequest {
             version: convert::version(object.version_id.as_deref())?,
             if_match: object.e_tag.as_ref().map(|etag| etag.value().trim_matches('"').to_owned()),
             if_modified: object.last_modified_time.as_ref().map(second),
             if_size: object.size.and_then(|size| u64::try_from(size).ok()),
+            if_exactly: None,
             bypass_governance,
         };
         self.store.delete_as(bucket, &convert::key(&object.key)?, &wanted).await.map_err(store_error)

@@ -16,6 +16,7 @@ use hyper::Request;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use super::admission::{Broken, Turns, Watch};
+use super::digests::Digests;
 use super::lane::Seat;
 use super::service::OperationName;
 use crate::sys::wire::BoxError;
@@ -46,6 +47,8 @@ pub(super) enum IntakeError {
     Crowded,
     #[error("a frame is longer than any may be")]
     TooLarge,
+    #[error("a document is another than its digest says")]
+    OtherDigest,
     #[error("the connection broke")]
     Wire(#[source] hyper::Error),
 }
@@ -67,10 +70,11 @@ impl Intake {
     ) -> Request<Self> {
         let framed = request.headers().get("x-amz-content-sha256");
         let framed = framed.is_some_and(|value| value.as_bytes().starts_with(b"STREAMING-"));
+        let digests = Digests::of(request.headers());
         request.map(|body| {
             let hint = body.size_hint();
             let at = if framed { At::Head(BytesMut::new()) } else { At::Plain };
-            let reader = Reader { body, name, watch, turns, patience, begun: false, at, rest: Bytes::new() };
+            let reader = Reader { body, name, watch, turns, patience, begun: false, at, digests, rest: Bytes::new() };
             let pieces = futures_util::stream::try_unfold(reader, |mut reader| async move {
                 Ok(reader.next().await?.map(|piece| (piece, reader)))
             });
@@ -146,6 +150,8 @@ struct Reader {
     patience: Duration,
     begun: bool,
     at: At,
+    /// What a document must have; nothing for a body that passes through, whose digests are compared further in.
+    digests: Digests,
     /// What came and was not passed on.
     rest: Bytes,
 }
@@ -159,8 +165,11 @@ impl Reader {
         loop {
             match &mut self.at {
                 At::Plain => {
-                    let rest = std::mem::take(&mut self.rest);
-                    return if rest.is_empty() { self.read().await } else { Ok(Some(rest)) };
+                    let piece = self.more().await?;
+                    return match self.digests.take(piece.as_ref()) {
+                        Ok(()) => Ok(piece),
+                        Err(why) => Err(self.broke(why)),
+                    };
                 }
                 At::Data(left) if *left == 0 => self.at = At::Head(BytesMut::new()),
                 At::Data(_) => return self.pass().await,
@@ -172,10 +181,16 @@ impl Reader {
     /// Room for a body that will be held as a whole.
     async fn make_room(&mut self) -> Result<(), IntakeError> {
         let bytes = match self.name.0.get() {
-            Some(name) if STREAMED.contains(&name.as_str()) => return Ok(()),
+            Some(name) if STREAMED.contains(&name.as_str()) => {
+                self.digests = Digests::default();
+                return Ok(());
+            }
             Some(_) => DOCUMENT_MAX,
             // A form, which is read before anybody knows what it asks for.
-            None => FORM_FIELDS_MAX,
+            None => {
+                self.digests = Digests::default();
+                FORM_FIELDS_MAX
+            }
         };
         let bytes = self.body.size_hint().upper().unwrap_or(u64::MAX).min(bytes as u64);
         let seat = self.turns.document(bytes, self.watch.upload()).await;
@@ -190,6 +205,7 @@ impl Reader {
             Broken::TooSlow => IntakeError::TooSlow,
             Broken::Crowded => IntakeError::Crowded,
             Broken::TooLarge => IntakeError::TooLarge,
+            Broken::OtherDigest | Broken::NoDigest => IntakeError::OtherDigest,
         }
     }
 

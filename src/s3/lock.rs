@@ -85,6 +85,11 @@ pub(super) async fn for_write(
     Ok(kept)
 }
 
+/// Whether a header is one of a lock's.
+pub(super) fn is_lock(name: &str) -> bool {
+    [LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL].contains(&name)
+}
+
 fn days(default: &DefaultRetention) -> u32 {
     let days = default.days.unwrap_or_else(|| default.years.unwrap_or(0).saturating_mul(365));
     u32::try_from(days).unwrap_or_default()
@@ -131,8 +136,9 @@ pub(super) fn of(headers: &BTreeMap<String, String>) -> Lock {
 
 /// Whether a retention may become another: compliance only grows; governance does as well, unless it is bypassed.
 fn may_change(headers: &BTreeMap<String, String>, mode: Option<&str>, until: Option<Timestamp>, bypass: bool) -> bool {
-    let there = headers.get(LOCK_UNTIL).and_then(|until| until.parse::<Timestamp>().ok());
-    let Some((there, there_mode)) = there.zip(headers.get(LOCK_MODE)) else { return true };
+    let Some((there, there_mode)) = headers.get(LOCK_UNTIL).zip(headers.get(LOCK_MODE)) else { return true };
+    // A retention that cannot be read holds.
+    let Ok(there) = there.parse::<Timestamp>() else { return false };
     if there <= clock::now() || (bypass && there_mode == ObjectLockMode::GOVERNANCE) {
         return true;
     }

@@ -18,6 +18,7 @@ mod copy;
 mod cors;
 mod cross_origin;
 mod delete;
+mod digests;
 mod encryption;
 mod error;
 mod fixed;

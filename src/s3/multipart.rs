@@ -76,7 +76,7 @@ fn complete(
     for part in parts {
         let given = told.sums.get(&part.number).into_iter().flatten();
         for (name, sum) in given {
-            if part.headers.get(name).is_some_and(|stored| stored != sum) {
+            if part.headers.get(name) != Some(sum) {
                 return Err(StoreError::InvalidPart { number: part.number });
             }
         }
@@ -84,7 +84,7 @@ fn complete(
     let (mut kept, sums) = scheme.sum_up(parts)?;
     kept.insert(UPLOAD.to_owned(), about.id.to_string());
     let fits = |(name, sum): (&String, &String)| {
-        kept.get(name).is_none_or(|found| {
+        kept.get(name).is_some_and(|found| {
             // A composite's number of parts may be left out.
             found == sum || found.split('-').next() == Some(sum)
         })
@@ -183,10 +183,10 @@ impl Door {
         let range = super::copy::part_range(input.copy_source_range.as_deref(), info.size)?;
         let read = self.store.get_version(&source.bucket, &source.key, source.version, range).await;
         let (read, stream) = read.map_err(store_error)?;
-        if read.etag != info.etag {
-            return Err(s3_error!(PreconditionFailed, "The source was replaced while it was copied."));
+        if read != info {
+            return Err(s3_error!(SlowDown, "The source was replaced while it was copied."));
         }
-        let stream = opened.unseal(&source.bucket, &info, range.map_or(0, |range| range.start), stream)?;
+        let stream = opened.unseal(&source.bucket, &read, range.map_or(0, |range| range.start), stream)?;
         let length = range.map_or(info.size, |range| range.len());
         let (stream, late) = body::pass(stream, scheme.algorithm);
         let mut put = PutRequest { expected_bytes: Some(length), late, ..PutRequest::default() };

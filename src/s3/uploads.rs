@@ -89,7 +89,7 @@ impl Door {
             uploads: Some(uploads),
             common_prefixes: Some(prefixes),
             bucket: Some(input.bucket),
-            is_truncated: Some(more),
+            is_truncated: Some(more && limit > 0),
             next_key_marker,
             next_upload_id_marker,
             key_marker: Some(names.write(&input.key_marker.unwrap_or_default())),

@@ -10,9 +10,10 @@ use super::Store;
 use super::error::StoreError;
 use super::ingest::{Content, Expected, Ingested, Source, ingest, join};
 use super::types::{ByteStream, ObjectInfo, Precondition, PutRequest};
-use super::version::Found;
+use crate::format::manifest::Term;
 use crate::format::row::{Body, Described, ObjectRow, PartRow};
-use crate::model::{BucketName, ObjectKey};
+use crate::meta::MetaError;
+use crate::model::{BucketName, Digest, ObjectKey};
 use crate::sys::clock;
 
 /// Tries against writers that keep changing the same object.
@@ -28,16 +29,23 @@ impl Store {
         offset: u64,
         body: ByteStream,
         request: PutRequest,
-        describe: impl Fn(&ObjectInfo, &BTreeMap<String, String>, u64) -> BTreeMap<String, String>,
+        describe: impl Fn(&ObjectInfo, &BTreeMap<String, String>, u64) -> Result<BTreeMap<String, String>, StoreError>,
     ) -> Result<ObjectInfo, StoreError> {
         let _activity = self.inner.activities.begin();
         let found = self.inner.newest(bucket, object).await?.filter(|found| !found.row.marker);
+        let is_absent = found.is_none();
         let size = found.map_or(0, |found| found.row.size);
         if size != offset {
             return Err(StoreError::WrongOffset { size });
         }
-        if size == 0 {
-            return self.put(bucket, object, body, request).await;
+        if is_absent {
+            // Of many that begin the object one does.
+            let precondition = Precondition { if_none_match_any: true, ..request.precondition };
+            let put = self.put(bucket, object, body, PutRequest { precondition, ..request }).await;
+            return put.map_err(|error| match error {
+                StoreError::PreconditionFailed => StoreError::WrongOffset { size },
+                other => other,
+            });
         }
         let expected =
             Expected { may_inline: false, sums: true, bytes: request.expected_bytes, md5: request.expected_md5 };
@@ -45,29 +53,59 @@ impl Store {
         let (learned, added_bytes, added_md5) = (request.late.get(), added.size, added.md5);
         let added = part(added);
         for _ in 0..TRIES {
+            let bucket_row = self.inner.bucket_row(bucket).await?;
             let found = self.inner.newest(bucket, object).await?.filter(|found| !found.row.marker);
-            let Some(Found { row, .. }) = found.filter(|found| found.row.size == offset) else {
+            let Some(found) = found.filter(|found| found.row.size == offset) else {
                 return Err(StoreError::WrongOffset { size });
             };
-            let there = self.as_part(&row).await?;
-            let (terms, root_digest) = join(&self.inner, &[&there, &added]).await?;
-            let info = ObjectInfo::from_row(object.clone(), &row);
+            super::commit::check(&request.precondition, Some(&found.row), object)?;
+            let info = ObjectInfo::from_row(object.clone(), &found.row);
+            let headers = describe(&info, &learned, added_bytes)?;
+            let (terms, root_digest) = match self.join_to(&found.row, &added).await {
+                Ok(joined) => joined,
+                // Its manifest went with it: it was replaced, or moved.
+                Err(StoreError::CorruptRow(damage)) => {
+                    let again = self.inner.newest(bucket, object).await?;
+                    if again.is_some_and(|again| again.bytes == found.bytes) {
+                        return Err(damage.into());
+                    }
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let longer = ObjectRow {
-                size: row.size + added_bytes,
-                etag: longer_etag(&row.etag, &added_md5),
+                size: found.row.size + added_bytes,
+                etag: longer_etag(&found.row.etag, &added_md5),
                 modified: clock::now(),
-                described: Described { headers: describe(&info, &learned, added_bytes), ..row.described },
+                described: Described { headers, ..found.row.described.clone() },
                 root_digest: Some(root_digest),
                 body: self.inner.lay_down(Content::Terms(terms)).await?,
                 ..ObjectRow::empty()
             };
-            let unchanged = Precondition { if_match: Some(row.etag), ..request.precondition.clone() };
-            match self.inner.commit_object(bucket, object, longer, &unchanged, |tx| tx).await {
-                Err(StoreError::PreconditionFailed) if request.precondition.if_match.is_none() => {}
-                other => return other,
+            let packs = self.inner.packs_of(&longer.body, longer.size).await?;
+            let succeeded = self.inner.succeed(bucket, object, bucket_row, Some(found), &longer).await?;
+            let tx = self.inner.with_packs(succeeded.tx, &packs).await?;
+            match self.inner.meta.commit(tx).await {
+                Ok(()) => {
+                    if let Some(replaced) = succeeded.replaced {
+                        self.inner.drop_manifest(&replaced.body).await;
+                    }
+                    return Ok(ObjectInfo::from_row(object.clone(), &succeeded.row));
+                }
+                Err(MetaError::Conflict) => self.inner.drop_manifest(&longer.body).await,
+                Err(error) => {
+                    let error = StoreError::from(error);
+                    self.inner.give_up_manifest(&longer.body, &error).await;
+                    return Err(error);
+                }
             }
         }
         Err(StoreError::Busy)
+    }
+
+    async fn join_to(&self, row: &ObjectRow, added: &PartRow) -> Result<(Vec<Term>, Digest), StoreError> {
+        let there = self.as_part(row).await?;
+        join(&self.inner, &[&there, added]).await
     }
 
     /// What is there, as a part: the bytes of a short object leave its row.
@@ -90,7 +128,7 @@ fn part(ingested: Ingested) -> PartRow {
 }
 
 fn part_of(size: u64, body: Body) -> PartRow {
-    let (md5, root_digest) = ([0; 16], crate::model::Digest([0; 32]));
+    let (md5, root_digest) = ([0; 16], Digest([0; 32]));
     PartRow { size, md5, modified: clock::now(), root_digest, body, described: Described::default() }
 }
 

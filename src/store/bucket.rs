@@ -8,6 +8,7 @@ use super::{Inner, Store};
 use crate::format::field::Damaged;
 use crate::format::row::{BucketRow, key};
 use crate::meta::{MetaError, Transaction, prefix_end};
+use crate::model::limit::TRANSACTION_KEYS_MAX;
 use crate::model::{BucketName, Versioning};
 use crate::sys::clock;
 
@@ -53,7 +54,7 @@ impl Store {
         }
     }
 
-    /// Deletes an empty bucket.
+    /// Deletes an empty bucket; uploads that are open in it end.
     pub async fn delete_bucket(&self, bucket: &BucketName) -> Result<(), StoreError> {
         let meta = &self.inner.meta;
         let (row, bytes) = self.inner.bucket_row(bucket).await?;
@@ -65,11 +66,12 @@ impl Store {
             other => other?,
         }
         let mut is_empty = true;
-        for prefix in [key::objects(bucket), key::versions(bucket), key::uploads(bucket)] {
+        for prefix in [key::objects(bucket), key::versions(bucket)] {
             is_empty &= meta.scan(&prefix, &prefix_end(&prefix), 1).await?.is_empty();
         }
         let tx = Transaction::new().expect(key.clone(), Some(marked));
         if is_empty {
+            self.end_uploads(bucket).await?;
             let settings = key::settings(bucket);
             let settings = meta.scan(&settings, &prefix_end(&settings), SETTINGS_MAX).await?;
             let tx = settings.into_iter().fold(tx, |tx, (key, _)| tx.delete(key));
@@ -78,6 +80,19 @@ impl Store {
         }
         meta.commit(tx.put(key, BucketRow { deleting: None, ..row }.encode())).await?;
         Err(StoreError::BucketNotEmpty(bucket.clone()))
+    }
+
+    /// Forgets a bucket's open uploads; what they had is collected.
+    async fn end_uploads(&self, bucket: &BucketName) -> Result<(), StoreError> {
+        let uploads = key::uploads(bucket);
+        loop {
+            let rows = self.inner.meta.scan(&uploads, &prefix_end(&uploads), TRANSACTION_KEYS_MAX).await?;
+            if rows.is_empty() {
+                return Ok(());
+            }
+            let tx = rows.into_iter().fold(Transaction::new(), |tx, (key, _)| tx.delete(key));
+            self.inner.meta.commit(tx).await?;
+        }
     }
 
     /// One bucket.

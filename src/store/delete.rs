@@ -4,7 +4,7 @@ use super::Store;
 use super::error::StoreError;
 use super::lock;
 use super::types::{DeleteRequest, Deleted};
-use super::version::{Found, Succession};
+use super::version::{Found, Moved, Removal, Succession};
 use crate::format::row::ObjectRow;
 use crate::meta::{MetaError, Transaction};
 use crate::model::{BucketName, ObjectKey, Versioning};
@@ -19,6 +19,14 @@ struct Planned {
     outcome: Deleted,
     /// The row that is gone afterwards.
     removed: Option<ObjectRow>,
+    /// The version that takes its place.
+    moved: Option<Moved>,
+}
+
+impl Planned {
+    fn nothing(outcome: Deleted) -> Self {
+        Self { tx: Transaction::new(), outcome, removed: None, moved: None }
+    }
 }
 
 impl Store {
@@ -44,7 +52,9 @@ impl Store {
             if planned.tx.is_empty() {
                 return Ok(planned.outcome);
             }
-            match self.inner.meta.commit(planned.tx).await {
+            let committed = self.inner.meta.commit(planned.tx).await;
+            self.inner.moved(planned.moved, &committed).await;
+            match committed {
                 Ok(()) => {
                     if let Some(row) = planned.removed {
                         self.inner.drop_manifest(&row.body).await;
@@ -75,15 +85,15 @@ impl Store {
         if bucket_row.0.versioning == Versioning::Off {
             let outcome = Deleted { existed, version: None, marker: false };
             let Some(Found { key, bytes, row }) = found else {
-                return Ok(Planned { tx: Transaction::new(), outcome, removed: None });
+                return Ok(Planned::nothing(outcome));
             };
             let tx = Transaction::new().expect(key.clone(), Some(bytes)).delete(key);
-            return Ok(Planned { tx, outcome, removed: Some(row) });
+            return Ok(Planned { tx, outcome, removed: Some(row), moved: None });
         }
         let marker = ObjectRow { modified: clock::now(), marker: true, ..ObjectRow::empty() };
         let Succession { row, tx, replaced } = self.inner.succeed(bucket, object, bucket_row, found, &marker).await?;
         let outcome = Deleted { existed, version: Some(row.version.id()), marker: true };
-        Ok(Planned { tx, outcome, removed: replaced })
+        Ok(Planned { tx, outcome, removed: replaced, moved: None })
     }
 
     /// Of one version.
@@ -100,7 +110,7 @@ impl Store {
             None => None,
         };
         let Some((found, is_newest)) = found else {
-            return Ok(Planned { tx: Transaction::new(), outcome, removed: None });
+            return Ok(Planned::nothing(outcome));
         };
         check(request, &found.row)?;
         if lock::holds(&found.row.described.headers, clock::now(), request.bypass_governance) {
@@ -111,14 +121,15 @@ impl Store {
         if bucket_row.versioning == Versioning::Off {
             outcome.version = None;
         }
-        let tx = self.inner.remove(bucket, object, &found, is_newest).await?;
-        Ok(Planned { tx, outcome, removed: Some(found.row) })
+        let Removal { tx, moved } = self.inner.remove(bucket, object, &found, is_newest).await?;
+        Ok(Planned { tx, outcome, removed: Some(found.row), moved })
     }
 }
 
 fn check(request: &DeleteRequest, row: &ObjectRow) -> Result<(), StoreError> {
     let fits = request.if_match.as_ref().is_none_or(|etag| etag == "*" || *etag == row.etag)
         && request.if_modified.is_none_or(|second| second == row.modified.0 / 1_000)
-        && request.if_size.is_none_or(|size| size == row.size);
+        && request.if_size.is_none_or(|size| size == row.size)
+        && request.if_exactly.is_none_or(|version| version == row.version);
     if fits { Ok(()) } else { Err(StoreError::PreconditionFailed) }
 }

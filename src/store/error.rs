@@ -19,8 +19,8 @@ pub enum StoreError {
     /// The bucket exists already.
     #[error("the bucket {0} exists already; use it, or choose another name")]
     BucketExists(BucketName),
-    /// The bucket holds objects or open uploads.
-    #[error("the bucket {0} is not empty; delete its objects and abort its uploads first")]
+    /// The bucket holds objects, or versions of them.
+    #[error("the bucket {0} is not empty; delete its objects and their versions first")]
     BucketNotEmpty(BucketName),
     /// The object does not exist.
     #[error("there is no object {0}")]

@@ -36,15 +36,15 @@ impl Store {
             }
             let replaced = self.inner.newest(bucket, to).await?;
             super::commit::check(target, replaced.as_ref().map(|replaced| &replaced.row), to)?;
-            // The collector may have passed the new name and not yet the old one.
-            let packs = self.inner.packs_of(&found.row.body, found.row.size).await?;
             let tx = Transaction::new()
                 .expect(key::bucket(bucket), Some(bucket_bytes))
                 .expect(found.key.clone(), Some(found.bytes.clone()))
                 .expect(key::object(bucket, to), replaced.as_ref().map(|replaced| replaced.bytes.clone()))
-                .delete(found.key)
-                .put(key::object(bucket, to), found.bytes);
-            match self.inner.meta.commit(self.inner.with_packs(tx, &packs).await?).await {
+                .delete(found.key);
+            let (tx, moved) = self.inner.moving(tx, key::object(bucket, to), found.row).await?;
+            let committed = self.inner.meta.commit(tx).await;
+            self.inner.moved(Some(moved), &committed).await;
+            match committed {
                 Ok(()) => {
                     if let Some(replaced) = replaced {
                         self.inner.drop_manifest(&replaced.row.body).await;

@@ -108,6 +108,8 @@ pub struct DeleteRequest {
     pub if_modified: Option<u64>,
     /// Only where it has so many bytes.
     pub if_size: Option<u64>,
+    /// Only where it is this version to the microsecond: several may be called `null` one after the other.
+    pub if_exactly: Option<Version>,
     /// Although it is retained in governance mode.
     pub bypass_governance: bool,
 }

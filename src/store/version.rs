@@ -8,8 +8,9 @@ use bytes::Bytes;
 
 use super::Inner;
 use super::error::StoreError;
-use crate::format::row::{BucketRow, ObjectRow, key};
-use crate::meta::{Transaction, prefix_end};
+use super::ingest::Content;
+use crate::format::row::{Body, BucketRow, ObjectRow, key};
+use crate::meta::{MetaError, Transaction, prefix_end};
 use crate::model::{BucketName, ObjectKey, Version, VersionId, Versioning};
 use crate::sys::{clock, entropy};
 
@@ -50,22 +51,30 @@ impl Inner {
         object: &ObjectKey,
         id: VersionId,
     ) -> Result<Option<(Found, bool)>, StoreError> {
-        if let Some(newest) = self.newest(bucket, object).await?
-            && newest.row.version.id() == id
-        {
-            return Ok(Some((newest, true)));
-        }
-        let older = match id {
-            VersionId::Null => self.older(bucket, object, Version::is_null).await?,
-            VersionId::Of(version) => {
-                let key = key::version(bucket, object, version);
-                let bytes = self.meta.get(&key).await?;
-                bytes
-                    .map(|bytes| Ok::<_, StoreError>(Found { key, row: ObjectRow::decode(&bytes)?, bytes }))
-                    .transpose()?
+        let mut newest = self.newest(bucket, object).await?;
+        loop {
+            if let Some(newest) = newest.take_if(|newest| newest.row.version.id() == id) {
+                return Ok(Some((newest, true)));
             }
-        };
-        Ok(older.map(|found| (found, false)))
+            let older = match id {
+                VersionId::Null => self.older(bucket, object, Version::is_null).await?,
+                VersionId::Of(version) => self.older_at(key::version(bucket, object, version)).await?,
+            };
+            if let Some(found) = older {
+                return Ok(Some((found, false)));
+            }
+            // It may have become the newest between the two looks.
+            let again = self.newest(bucket, object).await?;
+            if again.as_ref().map(|found| &found.bytes) == newest.as_ref().map(|found| &found.bytes) {
+                return Ok(None);
+            }
+            newest = again;
+        }
+    }
+
+    async fn older_at(&self, key: Vec<u8>) -> Result<Option<Found>, StoreError> {
+        let Some(bytes) = self.meta.get(&key).await? else { return Ok(None) };
+        Ok(Some(Found { row: ObjectRow::decode(&bytes)?, key, bytes }))
     }
 
     /// The newest of a key's older versions that is wanted.
@@ -144,14 +153,59 @@ impl Inner {
         object: &ObjectKey,
         found: &Found,
         is_newest: bool,
-    ) -> Result<Transaction, StoreError> {
+    ) -> Result<Removal, StoreError> {
         let tx = Transaction::new().expect(found.key.clone(), Some(found.bytes.clone())).delete(found.key.clone());
         let before = if is_newest { self.older(bucket, object, |_| true).await? } else { None };
-        let Some(before) = before else { return Ok(tx) };
-        let packs = self.packs_of(&before.row.body, before.row.size).await?;
+        let Some(before) = before else { return Ok(Removal { tx, moved: None }) };
         let tx = tx.expect(before.key.clone(), Some(before.bytes.clone())).delete(before.key);
-        self.with_packs(tx.put(found.key.clone(), before.bytes), &packs).await
+        let (tx, moved) = self.moving(tx, found.key.clone(), before.row).await?;
+        Ok(Removal { tx, moved: Some(moved) })
     }
+
+    /// Lets a row stand at `key` from the transaction on. The collector may have passed that key already, and not yet the one where
+    /// the row stood: its packs are touched, and a manifest of rows of its own is laid down anew, so that none that is named is ever
+    /// met by no round.
+    pub(super) async fn moving(
+        &self,
+        tx: Transaction,
+        key: Vec<u8>,
+        row: ObjectRow,
+    ) -> Result<(Transaction, Moved), StoreError> {
+        let (terms, _) = if row.size == 0 { (Vec::new(), 0) } else { self.terms(&row.body, 0, row.size).await? };
+        let packs = terms.iter().map(|term| term.pack).collect();
+        let before = row.body.clone();
+        let body = match &row.body {
+            Body::Rows(_) => self.lay_down(Content::Terms(terms)).await?,
+            other => other.clone(),
+        };
+        let row = ObjectRow { body, ..row };
+        let tx = self.with_packs(tx.put(key, row.encode()), &packs).await?;
+        Ok((tx, Moved { before, after: row.body }))
+    }
+
+    /// What is left to do for a row that has moved, or has not: `outcome` is that of the transaction.
+    pub(super) async fn moved(&self, moved: Option<Moved>, outcome: &Result<(), MetaError>) {
+        let Some(Moved { before, after }) = moved.filter(|moved| moved.before != moved.after) else { return };
+        match outcome {
+            Ok(()) => self.drop_manifest(&before).await,
+            Err(MetaError::Conflict | MetaError::DiskFull) => self.drop_manifest(&after).await,
+            // It may have happened all the same; the collector takes what nothing names.
+            Err(_) => {}
+        }
+    }
+}
+
+/// A row that moves: where its bytes were listed, and where they are from then on.
+pub(super) struct Moved {
+    before: Body,
+    after: Body,
+}
+
+/// How a version is removed.
+pub(super) struct Removal {
+    pub(super) tx: Transaction,
+    /// The version that takes its place, if any does.
+    pub(super) moved: Option<Moved>,
 }
 
 /// Puts what was the newest version among the older ones.

@@ -339,7 +339,6 @@ async fn parts_join_in_order_and_rules_hold() {
     assert!(matches!(complete(&[(2, &first)]).await, Err(StoreError::InvalidPart { number: 2 })));
     assert_eq!(store.list_parts(&bucket(), &name, &upload).await.unwrap().len(), 3);
     assert_eq!(store.list_uploads(&bucket()).await.unwrap()[0].id, upload);
-    assert!(matches!(store.delete_bucket(&bucket()).await, Err(StoreError::BucketNotEmpty(_))));
     let info = complete(&[(1, &first), (5, &second), (9, &third)]).await.unwrap();
     assert!(info.etag.ends_with("-3") && info.parts == Some(3) && info.headers == headers);
     let whole = [&big[..], &big, &small].concat();

@@ -4,12 +4,11 @@
 pub(super) fn of(operation: &str, has_version: bool) -> Option<&'static str> {
     let versioned = |plain, version| if has_version { version } else { plain };
     Some(match operation {
-        "DeleteObjects" => return None,
+        "DeleteObjects" | "PostObject" => return None,
         "GetObject" | "HeadObject" => versioned("s3:GetObject", "s3:GetObjectVersion"),
         "GetObjectAttributes" => versioned("s3:GetObjectAttributes", "s3:GetObjectVersionAttributes"),
         "GetObjectTorrent" => "s3:GetObjectTorrent",
         "PutObject"
-        | "PostObject"
         | "CreateMultipartUpload"
         | "UploadPart"
         | "UploadPartCopy"
@@ -78,9 +77,22 @@ fn bucket(operation: &str) -> Option<&'static str> {
     })
 }
 
+/// What a write asks for besides, by the header that asks.
+pub(super) const BESIDES: [(&str, &str); 4] = [
+    ("x-amz-tagging", "s3:PutObjectTagging"),
+    ("x-amz-object-lock-mode", "s3:PutObjectRetention"),
+    ("x-amz-object-lock-retain-until-date", "s3:PutObjectRetention"),
+    ("x-amz-object-lock-legal-hold", "s3:PutObjectLegalHold"),
+];
+
+/// Whether a write may ask for more than to write.
+pub(super) fn may_ask_besides(operation: &str) -> bool {
+    matches!(operation, "PutObject" | "CopyObject" | "CreateMultipartUpload")
+}
+
 /// Whether an operation may go past a retention in governance mode.
 pub(super) fn bypasses(operation: &str) -> bool {
-    matches!(operation, "DeleteObject" | "DeleteObjects" | "PutObjectRetention")
+    matches!(operation, "DeleteObject" | "PutObjectRetention")
 }
 
 #[cfg(test)]
@@ -93,6 +105,7 @@ mod tests {
         assert_eq!(of("GetObject", false), Some("s3:GetObject"));
         assert_eq!(of("GetObject", true), Some("s3:GetObjectVersion"));
         assert_eq!(of("DeleteObjects", false), None);
+        assert_eq!(of("PostObject", false), None);
         assert_eq!(of("PutBucketFuture", false), Some("s3:*"));
     }
 }

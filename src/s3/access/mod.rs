@@ -23,6 +23,7 @@ use crate::auth::{self, Auth, Principal, ROOT, Refusal};
 use crate::model::BucketName;
 use crate::store::{BucketInfo, Store, StoreError};
 use crate::sys::clock;
+use crate::sys::wire::Peer;
 
 /// Policies that are kept read at once.
 const POLICIES_MAX: usize = 256;
@@ -192,7 +193,7 @@ struct Asked<'a> {
     uri: &'a Uri,
     key: Option<&'a str>,
     version: Option<String>,
-    source: Option<std::net::IpAddr>,
+    peer: Option<Peer>,
 }
 
 impl<'a> Asked<'a> {
@@ -201,7 +202,7 @@ impl<'a> Asked<'a> {
             S3Path::Object { key, .. } => Some(&**key),
             _ => None,
         };
-        Self { headers: cx.headers(), uri: cx.uri(), key, version: query(cx.uri(), "versionId"), source: None }
+        Self { headers: cx.headers(), uri: cx.uri(), key, version: query(cx.uri(), "versionId"), peer: None }
     }
 
     fn header(&self, name: &str) -> Option<&'a str> {
@@ -211,7 +212,8 @@ impl<'a> Asked<'a> {
     fn context(&self) -> Context {
         let mut context = Context::new()
             .at(clock::now())
-            .with_some("aws:SourceIp", self.source.map(|source| source.to_string()))
+            .with_some("aws:SourceIp", self.peer.map(|peer| peer.addr.ip().to_canonical().to_string()))
+            .with_some("aws:SecureTransport", self.peer.map(|peer| peer.tls.to_string()))
             .with_some("aws:UserAgent", self.header("user-agent"))
             .with_some("aws:Referer", self.header("referer"));
         for (name, value) in url::form_urlencoded::parse(self.uri.query().unwrap_or_default().as_bytes()) {
@@ -238,6 +240,12 @@ fn query(uri: &Uri, wanted: &str) -> Option<String> {
     pairs.find(|(name, _)| name == wanted).map(|(_, value)| value.into_owned())
 }
 
+/// Whether a request wants other headers in the answer than the object has.
+fn names_response_headers(uri: &Uri) -> bool {
+    url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
+        .any(|(name, _)| name.starts_with("response-"))
+}
+
 #[async_trait::async_trait]
 impl S3Access for Gate {
     async fn check(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
@@ -247,11 +255,16 @@ impl S3Access for Gate {
             drop(name.0.set(operation.clone()));
         }
         let principal = self.principal(cx).await?;
+        let peer = cx.extensions_mut().get::<Peer>().copied();
         let access = match cx.s3_path() {
             S3Path::Bucket { bucket } | S3Path::Object { bucket, .. } if operation != "CreateBucket" => {
-                let asked = Asked::new(cx);
+                let asked = Asked { peer, ..Asked::new(cx) };
                 let (key, has_version) = (asked.key, asked.version.is_some());
-                let has_bypass = asked.header("x-amz-bypass-governance-retention") == Some("true");
+                let has_bypass = asked
+                    .header("x-amz-bypass-governance-retention")
+                    .is_some_and(|text| !text.eq_ignore_ascii_case("false"));
+                let besides: Vec<_> =
+                    action::BESIDES.into_iter().filter(|(name, _)| asked.headers.contains_key(*name)).collect();
                 let expected = asked.header("x-amz-expected-bucket-owner");
                 let access = self.access(principal.as_ref(), bucket, asked).await?;
                 if expected.is_some_and(|expected| expected != access.bucket.owner) {
@@ -263,7 +276,10 @@ impl S3Access for Gate {
                 if has_bypass && action::bypasses(&operation) {
                     access.check("s3:BypassGovernanceRetention", key)?;
                 }
-                if principal.is_none() && cx.uri().query().is_some_and(|query| query.contains("response-")) {
+                for (_, action) in besides.into_iter().filter(|_| action::may_ask_besides(&operation)) {
+                    access.check(action, key)?;
+                }
+                if principal.is_none() && operation == "GetObject" && names_response_headers(cx.uri()) {
                     let text = "Request specific response headers cannot be used for anonymous GET requests.";
                     return Err(S3Error::with_message(S3ErrorCode::InvalidRequest, text));
                 }
@@ -304,9 +320,13 @@ pub(super) async fn check_source<T>(
         uri: &request.uri,
         key: Some(key),
         version: version.map(str::to_owned),
-        source: None,
+        peer: request.extensions.get::<Peer>().copied(),
     };
     let access = gate.access(request.extensions.get::<Principal>(), bucket, asked).await?;
+    let expected = request.headers.get("x-amz-source-expected-bucket-owner").map(|owner| owner.as_bytes());
+    if expected.is_some_and(|expected| expected != access.bucket.owner.as_bytes()) {
+        return Err(s3_error!(AccessDenied, "The source's bucket belongs to somebody else than expected."));
+    }
     access.check(if version.is_some() { "s3:GetObjectVersion" } else { "s3:GetObject" }, Some(key))?;
     Ok(access)
 }

@@ -14,6 +14,8 @@ use crate::sys::clock::Timestamp;
 const RULES_MAX: usize = 1_000;
 /// Longest id of a rule in characters (S3).
 const ID_MAX: usize = 255;
+/// Most days that a rule counts: 100 years.
+const DAYS_MAX: i32 = 36_500;
 const DAY_MILLIS: u64 = 24 * 3_600 * 1_000;
 
 /// What is to become of a version.
@@ -170,7 +172,7 @@ fn check_rule(rule: &LifecycleRule) -> S3Result<()> {
     if transitions {
         return Err(s3_error!(NotImplemented, "Transitions are not offered: all classes are stored alike."));
     }
-    let positive = |days: Option<i32>| days.is_none_or(|days| days > 0);
+    let positive = |days: Option<i32>| days.is_none_or(|days| (1..=DAYS_MAX).contains(&days));
     if let Some(expiration) = &rule.expiration {
         let given =
             [expiration.days.is_some(), expiration.date.is_some(), expiration.expired_object_delete_marker.is_some()];
@@ -188,7 +190,7 @@ fn check_rule(rule: &LifecycleRule) -> S3Result<()> {
         }
     }
     if let Some(noncurrent) = &rule.noncurrent_version_expiration {
-        if noncurrent.noncurrent_days.is_none_or(|days| days < 1) {
+        if noncurrent.noncurrent_days.is_none() || !positive(noncurrent.noncurrent_days) {
             return Err(s3_error!(
                 InvalidArgument,
                 "'NoncurrentDays' for NoncurrentVersionExpiration action must be a positive integer"

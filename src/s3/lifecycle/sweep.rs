@@ -79,7 +79,12 @@ impl Lifecycle {
             let found =
                 settings::read::<BucketLifecycleConfiguration>(&self.store, &bucket.name, Setting::Lifecycle).await;
             match found {
-                Ok(Some(found)) => self.bucket(&bucket.name, &found.rules, now, &mut swept).await?,
+                Ok(Some(found)) => {
+                    let done = self.bucket(&bucket.name, &found.rules, now, &mut swept).await;
+                    if let Err(error) = done {
+                        tracing::error!(bucket = %bucket.name, %error, "a bucket's lifecycle rules were not applied to all of it");
+                    }
+                }
                 Ok(None) => {}
                 // Rules that cannot be read delete nothing; reading them has logged why.
                 Err(_) => {
@@ -133,14 +138,13 @@ impl Lifecycle {
         swept: &mut Swept,
     ) -> Result<(), StoreError> {
         let info = &version.info;
-        let request = match action {
-            Action::Expire => DeleteRequest {
-                if_match: Some(info.etag.clone()),
-                if_modified: Some(info.modified.0 / 1_000),
-                if_size: Some(info.size),
-                ..DeleteRequest::default()
-            },
-            Action::Remove => DeleteRequest { version: Some(info.version.id()), ..DeleteRequest::default() },
+        let request = DeleteRequest {
+            version: (action == Action::Remove).then(|| info.version.id()),
+            if_match: Some(info.etag.clone()),
+            if_modified: Some(info.modified.0 / 1_000),
+            if_size: Some(info.size),
+            if_exactly: Some(info.version),
+            bypass_governance: false,
         };
         match self.store.delete_as(bucket, &info.key, &request).await {
             Ok(deleted) if !deleted.existed => {}
