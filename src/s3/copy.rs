@@ -32,6 +32,16 @@ pub(super) struct Source {
     pub(super) access: Access,
 }
 
+/// The conditions of a copy.
+fn object_conditions(input: &CopyObjectInput) -> Conditions<'_> {
+    Conditions {
+        if_match: input.copy_source_if_match.as_ref(),
+        if_none_match: input.copy_source_if_none_match.as_ref(),
+        if_modified_since: input.copy_source_if_modified_since.as_ref(),
+        if_unmodified_since: input.copy_source_if_unmodified_since.as_ref(),
+    }
+}
+
 /// The conditions of a part's copy.
 pub(super) fn part_conditions(input: &UploadPartCopyInput) -> Conditions<'_> {
     Conditions {
@@ -96,13 +106,7 @@ impl Door {
         }
         let found = self.store.head_version(&source.bucket, &source.key, source.version).await;
         let info = found.map_err(|error| source.access.missing(store_error(error)))?;
-        let conditions = Conditions {
-            if_match: input.copy_source_if_match.as_ref(),
-            if_none_match: input.copy_source_if_none_match.as_ref(),
-            if_modified_since: input.copy_source_if_modified_since.as_ref(),
-            if_unmodified_since: input.copy_source_if_unmodified_since.as_ref(),
-        };
-        conditions.check(&info).map_err(as_precondition)?;
+        object_conditions(&input).check(&info).map_err(as_precondition)?;
         let opened = self.encryption_of(&source.bucket, &info, source_headers!(input))?;
         let encryption = self.encryption_for(&place, &key, &wish, &opened).await?;
         let asked = input.checksum_algorithm.as_ref().map(|name| Algorithm::named(name.as_str())).transpose()?;

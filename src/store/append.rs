@@ -10,6 +10,7 @@ use super::Store;
 use super::error::StoreError;
 use super::ingest::{Content, Expected, Ingested, Source, ingest, join};
 use super::types::{ByteStream, ObjectInfo, Precondition, PutRequest};
+use super::version::Found;
 use crate::format::manifest::Term;
 use crate::format::row::{Body, Described, ObjectRow, PartRow};
 use crate::meta::MetaError;
@@ -39,13 +40,7 @@ impl Store {
             return Err(StoreError::WrongOffset { size });
         }
         if is_absent {
-            // Of many that begin the object one does.
-            let precondition = Precondition { if_none_match_any: true, ..request.precondition };
-            let put = self.put(bucket, object, body, PutRequest { precondition, ..request }).await;
-            return put.map_err(|error| match error {
-                StoreError::PreconditionFailed => StoreError::WrongOffset { size },
-                other => other,
-            });
+            return self.begin_object(bucket, object, body, request).await;
         }
         let expected =
             Expected { may_inline: false, sums: true, bytes: request.expected_bytes, md5: request.expected_md5 };
@@ -64,13 +59,7 @@ impl Store {
             let (terms, root_digest) = match self.join_to(&found.row, &added).await {
                 Ok(joined) => joined,
                 // Its manifest went with it: it was replaced, or moved.
-                Err(StoreError::CorruptRow(damage)) => {
-                    let again = self.inner.newest(bucket, object).await?;
-                    if again.is_some_and(|again| again.bytes == found.bytes) {
-                        return Err(damage.into());
-                    }
-                    continue;
-                }
+                Err(StoreError::CorruptRow(_)) if self.is_gone(bucket, object, &found).await? => continue,
                 Err(error) => return Err(error),
             };
             let longer = ObjectRow {
@@ -101,6 +90,26 @@ impl Store {
             }
         }
         Err(StoreError::Busy)
+    }
+
+    async fn is_gone(&self, bucket: &BucketName, object: &ObjectKey, found: &Found) -> Result<bool, StoreError> {
+        Ok(self.inner.newest(bucket, object).await?.is_none_or(|again| again.bytes != found.bytes))
+    }
+
+    /// Of many that begin an object one does.
+    async fn begin_object(
+        &self,
+        bucket: &BucketName,
+        object: &ObjectKey,
+        body: ByteStream,
+        request: PutRequest,
+    ) -> Result<ObjectInfo, StoreError> {
+        let precondition = Precondition { if_none_match_any: true, ..request.precondition };
+        let put = self.put(bucket, object, body, PutRequest { precondition, ..request }).await;
+        put.map_err(|error| match error {
+            StoreError::PreconditionFailed => StoreError::WrongOffset { size: 0 },
+            other => other,
+        })
     }
 
     async fn join_to(&self, row: &ObjectRow, added: &PartRow) -> Result<(Vec<Term>, Digest), StoreError> {
