@@ -129,12 +129,12 @@ async fn get(path: PathBuf, keep: Keep, request: Request<Incoming>) -> Result<Re
     drop(tokio::task::spawn_blocking(move || -> Result<(), Error> {
         let mut file = File::open(&path)?;
         if keep == Keep::Zstd {
-            drop(length_sender.send(None));
+            length_sender.send(None).ok();
             return decode(&mut file, &sender);
         }
         let size = file.metadata()?.len();
         let (start, end) = range.map_or((0, size), |(first, last)| (first, (last + 1).min(size)));
-        drop(length_sender.send(Some(end - start)));
+        length_sender.send(Some(end - start)).ok();
         if start > 0 {
             file.seek(SeekFrom::Start(start))?;
         }

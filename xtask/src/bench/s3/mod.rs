@@ -110,7 +110,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let work = arguments.work.clone().unwrap_or_else(|| data::base().join("work"));
     std::fs::create_dir_all(&work).with_context(|| format!("cannot make {}", work.display()))?;
     let parts = if arguments.only.is_empty() { Part::ALL.to_vec() } else { arguments.only.clone() };
-    let programs = Programs::ready(arguments.bedplate.as_deref())?;
+    let programs = Programs::ready(arguments.bedplate.as_deref(), parts.iter().any(|part| *part != Part::List))?;
     let (scale, repeat, seconds) = (arguments.scale, arguments.repeat, arguments.seconds);
     let bench = Bench { programs, scale, repeat, seconds, work: &work };
     for part in parts {

@@ -51,15 +51,13 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Builds what is missing; `given` is a bedplate that is there.
-    pub fn ready(given: Option<&Path>) -> Result<Self> {
-        let rival = match rival::ready() {
-            Ok(rival) => Some(rival),
-            Err(error) => {
-                println!("SKIPPED: s3s-fs does not build here: {error:#}");
-                None
-            }
-        };
+    /// Builds what is missing, the rival where it takes part; `given` is a bedplate that is there.
+    pub fn ready(given: Option<&Path>, with_rival: bool) -> Result<Self> {
+        let built = with_rival.then(rival::ready).transpose();
+        let rival = built.unwrap_or_else(|error| {
+            println!("SKIPPED: s3s-fs does not build here: {error:#}");
+            None
+        });
         println!("building benches/s3");
         let target = data::base().join("s3-load");
         let mut cargo = shell::cargo(&["build", "--quiet", "--release", "--locked", "--manifest-path"]);
