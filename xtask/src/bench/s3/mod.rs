@@ -112,6 +112,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let parts = if arguments.only.is_empty() { Part::ALL.to_vec() } else { arguments.only.clone() };
     let programs = Programs::ready(arguments.bedplate.as_deref(), parts.iter().any(|part| *part != Part::List))?;
     let (scale, repeat, seconds) = (arguments.scale, arguments.repeat, arguments.seconds);
+    server::clear(&work)?;
     let bench = Bench { programs, scale, repeat, seconds, work: &work };
     for part in parts {
         let busy = machine::busy();
@@ -137,7 +138,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             println!("written to {}", document.display());
         }
     }
-    Ok(())
+    server::clear(&work)
 }
 
 /// The median of what `pick` finds in each run.

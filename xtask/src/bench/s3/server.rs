@@ -1,5 +1,6 @@
 //! The servers, each on a port of its own and an empty folder: ours, the rival and bare ones.
 
+use std::cell::Cell;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -45,6 +46,7 @@ impl Kind {
 
 /// All programs that take part.
 pub struct Programs {
+    started: Cell<u32>,
     bedplate: PathBuf,
     generator: PathBuf,
     rival: Option<Rival>,
@@ -63,7 +65,7 @@ impl Programs {
         let mut cargo = shell::cargo(&["build", "--quiet", "--release", "--locked", "--manifest-path"]);
         shell::show(cargo.arg(shell::root().join("benches/s3/Cargo.toml")).env("CARGO_TARGET_DIR", &target))?;
         let generator = target.join("release/bedplate-bench-s3");
-        Ok(Self { bedplate: served::program(given)?, generator, rival })
+        Ok(Self { started: Cell::new(0), bedplate: served::program(given)?, generator, rival })
     }
 
     /// A command of the load's program.
@@ -79,9 +81,10 @@ impl Programs {
         kinds.iter().copied().filter(|kind| self.rival.is_some() || !needs_rival(kind)).collect()
     }
 
-    /// Starts a server on an empty folder below `work`, with a bucket in it.
+    /// Starts a server on a folder of its own below `work`, with a bucket in it.
     pub fn start(&self, kind: Kind, work: &Path) -> Result<Server<'_>> {
-        let folder = work.join("served");
+        let number = self.started.replace(self.started.get() + 1);
+        let folder = work.join(format!("{SERVED}{number}"));
         let kept = match kind {
             Kind::Bedplate => Kept::Ours(Served::start(&self.bedplate, &folder)?),
             Kind::Rival | Kind::Synced => {
@@ -111,6 +114,8 @@ impl Programs {
     }
 }
 
+/// What the names of servers' folders begin with.
+pub const SERVED: &str = "served-";
 /// The rival's access key and secret key.
 const KEY: &str = "benchbench";
 
@@ -192,12 +197,23 @@ impl Server<'_> {
         Ok(Load { server_cpu, ..load::parse(&text)? })
     }
 
-    /// Stops it and removes what it kept.
-    pub fn stop(self) -> Result<()> {
-        let Self { kept, folder, .. } = self;
-        if let Kept::Ours(mut served) = kept {
+    /// Stops it. What it kept stays until [`clear`]: ext4 passes over files that were removed minutes ago, one by one, when it
+    /// looks for a new file's place, and whoever comes next would pay for that.
+    pub fn stop(self) -> Result<PathBuf> {
+        if let Kept::Ours(mut served) = self.kept {
             served.stop()?;
         }
-        Ok(std::fs::remove_dir_all(folder)?)
+        Ok(self.folder)
     }
+}
+
+/// Removes what servers kept below `work`.
+pub fn clear(work: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(work)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(SERVED) {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 
 use super::load::{self, Load};
-use super::server::{Kind, Programs};
+use super::server::{self, Kind, Programs};
 use super::{Bench, kept, middle};
 use crate::bench::process;
 use crate::bench::report::{Table, figure};
@@ -39,7 +39,7 @@ pub fn measure(bench: &Bench<'_>) -> Result<String> {
             each.puts.push(put);
             server.stop()?;
         }
-        floors.push(floor(bench, &seconds)?);
+        floors.push(floor(bench, run, &seconds)?);
     }
     Ok(format!("{}\n{}\n{NOTE}", rates(&taken, &floors), verdict(&taken)?))
 }
@@ -50,14 +50,13 @@ fsync\" as far as the object's bytes go, and the floor: 64 threads, each writing
 s3s-fs as it is and the bare server leave the writing to the kernel. No two objects are alike.\n";
 
 /// What the file system allows.
-fn floor(bench: &Bench<'_>, seconds: &str) -> Result<Load> {
-    let folder = bench.work.join("floor");
+fn floor(bench: &Bench<'_>, run: u32, seconds: &str) -> Result<Load> {
+    let folder = bench.work.join(format!("{}floor-{run}", server::SERVED));
     std::fs::create_dir_all(&folder)?;
     process::settle(&folder)?;
     let words = ["floor".to_owned(), format!("dir={}", folder.display()), "threads=64".into(), seconds.to_owned()];
     let programs: &Programs = &bench.programs;
     let load = load::parse(&shell::output(&mut programs.generator(&words))?)?;
-    std::fs::remove_dir_all(&folder)?;
     Ok(Load { server_cpu: load.cpu, ..load })
 }
 
