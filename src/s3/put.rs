@@ -24,7 +24,7 @@ impl Door {
         let mut headers = kept_headers!(input).into_map()?;
         headers.extend(tags::from_header(input.tagging.as_deref())?);
         headers.extend(lock::for_write(&self.store, &place, lock_wish!(input)).await?);
-        let seat = self.turns.write(&request.extensions).await?;
+        let seat = self.turns.write_object(&request.extensions, &request.headers).await?;
         let (stream, late) =
             body::receive(input.body, &request.headers, request.trailing_headers, Algorithm::Crc64Nvme)?;
         let put = PutRequest {
