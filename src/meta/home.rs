@@ -111,6 +111,14 @@ impl Home {
         }
     }
 
+    /// The tables, where they are open just now.
+    pub(super) fn open_tables(&self) -> Option<Arc<Tables>> {
+        match &*self.state() {
+            State::Open(tables) => Some(tables.clone()),
+            _ => None,
+        }
+    }
+
     fn put(&self, state: State) {
         *self.state() = state;
         self.opened.notify_all();

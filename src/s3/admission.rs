@@ -3,15 +3,20 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use hyper::HeaderMap;
+use hyper::header::CONTENT_LENGTH;
 use hyper::http::Extensions;
 use s3s::{S3Error, S3ErrorCode, S3Result};
 use tokio_util::sync::CancellationToken;
 
 use super::lane::{Crowded, Lane, Pulse, Seat};
+use crate::model::limit::INLINE_MAX;
 use crate::sys::wire::HangUp;
 
 /// Bodies received at once: each holds the buffers of a pipeline.
 const WRITES_MAX: usize = 24;
+/// Short bodies received at once. Most of their time they wait for the disk, all of them together, so many come quickly.
+const SHORT_WRITES_MAX: usize = 128;
 /// Bodies sent at once: each holds what is read ahead.
 const READS_MAX: usize = 96;
 /// What [`Turns::frame`] and [`Turns::document`] count in.
@@ -28,6 +33,7 @@ const SMALL_DOCUMENTS: usize = 32;
 #[derive(Clone)]
 pub(super) struct Turns {
     writes: Lane,
+    short_writes: Lane,
     reads: Lane,
     frames: Lane,
     documents: Lane,
@@ -39,6 +45,7 @@ impl Turns {
         let units = |bytes: u64| Lane::new(usize::try_from(bytes / UNIT).unwrap_or(usize::MAX));
         Self {
             writes: Lane::new(WRITES_MAX),
+            short_writes: Lane::new(SHORT_WRITES_MAX),
             reads: Lane::new(READS_MAX),
             frames: units(FRAMES_BYTES),
             documents: units(DOCUMENTS_BYTES),
@@ -50,6 +57,16 @@ impl Turns {
     pub(super) async fn write(&self, extensions: &Extensions) -> S3Result<Seat> {
         let watch = Watch::of(extensions);
         self.writes.enter(1, &watch.0.upload).await.map_err(|crowded| watch.too_many(crowded))
+    }
+
+    /// As [`Turns::write`], for a whole object: where the wire says that the body is short, it needs no pipeline, and none of
+    /// the seats of those that do.
+    pub(super) async fn write_object(&self, extensions: &Extensions, headers: &HeaderMap) -> S3Result<Seat> {
+        if !is_short(headers) {
+            return self.write(extensions).await;
+        }
+        let watch = Watch::of(extensions);
+        self.short_writes.enter(1, &watch.0.upload).await.map_err(|crowded| watch.too_many(crowded))
     }
 
     /// A turn to send a body, and how its client keeps up.
@@ -72,6 +89,12 @@ impl Turns {
         }
         self.documents.enter(units(bytes, DOCUMENTS_BYTES), pulse).await
     }
+}
+
+/// Whether no more bytes can come than live in an object's row. HTTP keeps to this length, whatever else a client says.
+fn is_short(headers: &HeaderMap) -> bool {
+    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    length.is_some_and(|length| length < INLINE_MAX)
 }
 
 fn units(bytes: u64, most: u64) -> u32 {

@@ -30,7 +30,7 @@ impl Door {
         headers.extend(lock::for_write(&self.store, &place, lock_wish!(input)).await?);
         let kept = if input.write_offset_bytes.is_some() { headers.clone() } else { BTreeMap::new() };
         let encryption = self.encryption_for(&place, &key, &encryption_wish!(input), &Encryption::NONE).await?;
-        let seat = self.turns.write(&request.extensions).await?;
+        let seat = self.turns.write_object(&request.extensions, &request.headers).await?;
         let (stream, late) =
             body::receive(input.body, &request.headers, request.trailing_headers, Algorithm::Crc64Nvme)?;
         let mut put = PutRequest {

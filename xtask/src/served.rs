@@ -65,21 +65,29 @@ impl Served {
 
     /// Most bytes that were resident so far.
     pub fn peak(&self) -> Result<u64> {
-        let text = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("the appliance has ended")?;
-        let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
-        Ok(kib << 10)
+        memory_of(self.process.id(), "VmHWM:")
     }
 
     /// Seconds of processor time so far.
     pub fn cpu(&self) -> Result<f64> {
-        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
-        // The name of the program may hold blanks; what follows it does not.
-        let (_, fields) = text.rsplit_once(')').context("the appliance has no accounts")?;
-        let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
-        let ticks: u64 = ticks.sum::<Result<_, _>>()?;
-        let hertz: f64 = shell::output(Command::new("getconf").arg("CLK_TCK"))?.trim().parse()?;
-        Ok(ticks as f64 / hertz)
+        cpu_of(self.process.id())
+    }
+
+    /// Its number among the processes.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The access key and the secret key of root.
+    pub fn root_key(&self) -> Result<(String, String)> {
+        let path = self.data.join("root-credentials.toml");
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let table: toml::Table = text.parse()?;
+        let field = |name: &str| {
+            let value = table.get(name).and_then(toml::Value::as_str);
+            value.map(str::to_owned).with_context(|| format!("{} has no {name}", path.display()))
+        };
+        Ok((field("access_key")?, field("secret_key")?))
     }
 
     /// Stops it cleanly.
@@ -99,6 +107,25 @@ impl Drop for Served {
     }
 }
 
+/// Seconds of processor time that a process has had so far.
+pub fn cpu_of(id: u32) -> Result<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
+    // The name of the program may hold blanks; what follows it does not.
+    let (_, fields) = text.rsplit_once(')').context("the process has no accounts")?;
+    let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+    let ticks: u64 = ticks.sum::<Result<_, _>>()?;
+    let hertz: f64 = shell::output(Command::new("getconf").arg("CLK_TCK"))?.trim().parse()?;
+    Ok(ticks as f64 / hertz)
+}
+
+/// Bytes in a field of a process's account of its memory, such as `VmRSS:`.
+pub fn memory_of(id: u32, field: &str) -> Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field)).context("the process has ended")?;
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kib << 10)
+}
+
 /// Whether it answers that it is ready: it listens before it has its keys.
 fn is_ready(port: u16) -> Result<bool> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
@@ -109,6 +136,7 @@ fn is_ready(port: u16) -> Result<bool> {
     Ok(answer.starts_with("HTTP/1.1 200"))
 }
 
-fn free_port() -> Result<u16> {
+/// A port that nobody listens on now.
+pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

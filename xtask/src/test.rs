@@ -26,7 +26,7 @@ pub fn run(root: &Path, args: &TestArgs) -> Result<()> {
     let began = Instant::now();
     stage("format", || {
         cargo(root, &["fmt", "--all", "--check"])?;
-        for package in ["fuzz/Cargo.toml", "tests/clients/rust/Cargo.toml"] {
+        for package in ["fuzz/Cargo.toml", "tests/clients/rust/Cargo.toml", "benches/s3/Cargo.toml"] {
             cargo(root, &["fmt", "--manifest-path", package, "--check"])?;
         }
         Ok(())

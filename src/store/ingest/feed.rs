@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 
-use crate::model::limit::CHUNK_MAX;
+use crate::model::limit::{CHUNK_MAX, INLINE_MAX};
 use crate::store::error::StoreError;
 use crate::store::types::ByteStream;
 use crate::sys::worker::blocking;
@@ -102,8 +102,12 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    pub(super) fn new(source: Source, pool: Pool) -> Self {
-        Self { source, carry: Bytes::new(), ended: false, ramp: FIRST, pool }
+    /// The bytes of `source`, which are to be `expected`; what is short takes no more memory than it needs.
+    pub(super) fn new(source: Source, expected: Option<u64>, pool: Pool) -> Self {
+        // With room for one more: the end is noticed only where another byte would fit.
+        let ramp = expected
+            .map_or(FIRST, |bytes| usize::try_from(bytes).unwrap_or(FIRST).saturating_add(1).clamp(INLINE_MAX, FIRST));
+        Self { source, carry: Bytes::new(), ended: false, ramp, pool }
     }
 
     pub(super) async fn next(&mut self, share: &Share) -> Result<Batch, StoreError> {

@@ -56,7 +56,7 @@ pub(super) enum Content {
 /// Stores the source's bytes. They are durable when this returns.
 pub(super) async fn ingest(inner: &Arc<Inner>, source: Source, expected: Expected) -> Result<Ingested, StoreError> {
     let share = Share::of(&inner.uploads);
-    let mut feed = Feed::new(source, inner.pool.clone());
+    let mut feed = Feed::new(source, expected.bytes, inner.pool.clone());
     let first = feed.next(&share).await?;
     let mut size = first.len() as u64;
     if first.last && expected.may_inline && first.len() < INLINE_MAX {

@@ -1,12 +1,13 @@
 //! `cargo xtask bench`: our figure, the rivals' and the physical limit, measured in one run and printed as ratios.
 //!
-//! A subject (so far the store) brings its data sets and its parts; measuring a process, describing the machine and
+//! A subject (the store, its S3 door) brings its data sets and its parts; measuring a process, describing the machine and
 //! writing the report are shared by all subjects.
 
 mod data;
 mod machine;
 mod process;
 mod report;
+mod s3;
 mod store;
 
 use anyhow::Result;
@@ -23,11 +24,14 @@ pub struct Arguments {
 enum Subject {
     /// The store engine: its stages against their limits, and all of it against restic, borg and rustic
     Store(store::Arguments),
+    /// The S3 door, from a separate process, against s3s-fs and a bare HTTP server
+    S3(s3::Arguments),
 }
 
 /// Measures it.
 pub fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.subject {
         Subject::Store(arguments) => store::run(arguments),
+        Subject::S3(arguments) => s3::run(arguments),
     }
 }

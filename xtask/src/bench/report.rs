@@ -73,6 +73,20 @@ fn end(name: &str) -> String {
     format!("<!-- end of {name} -->")
 }
 
+/// What to type to measure this again; paths of this machine are left out, and so is `--write`.
+pub fn command_line() -> String {
+    let mut words = vec!["cargo".to_owned(), "xtask".to_owned()];
+    let mut arguments = std::env::args().skip(1);
+    while let Some(word) = arguments.next() {
+        match word.as_str() {
+            "--bedplate" | "--work" => drop(arguments.next()),
+            word if word.starts_with("--bedplate=") || word.starts_with("--work=") || word == "--write" => {}
+            word => words.push(word.to_owned()),
+        }
+    }
+    words.join(" ")
+}
+
 /// Megabytes of `bytes` in `seconds`.
 pub fn rate(bytes: u64, seconds: f64) -> f64 {
     bytes as f64 / 1e6 / seconds

@@ -5,7 +5,7 @@ mod checkpoints;
 mod layers;
 pub mod lines;
 pub mod near;
-mod noise;
+pub mod noise;
 pub mod numbers;
 mod system;
 

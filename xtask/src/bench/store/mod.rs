@@ -138,7 +138,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     for part in parts {
         let measured = part.measure(arguments, &work)?;
-        let mut text = format!("## {}\n\n`{}`  \n{}\n", part.heading(), command_line(), machine::describe(&work)?);
+        let mut text =
+            format!("## {}\n\n`{}`  \n{}\n", part.heading(), report::command_line(), machine::describe(&work)?);
         if let Some(warning) = &busy {
             text.push_str(&format!("\n**{warning}**\n"));
         }
@@ -151,20 +152,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// What to type to measure this again; paths of this machine are left out, and so is `--write`.
-fn command_line() -> String {
-    let mut words = vec!["cargo".to_owned(), "xtask".to_owned()];
-    let mut arguments = std::env::args().skip(1);
-    while let Some(word) = arguments.next() {
-        match word.as_str() {
-            "--bedplate" | "--work" => drop(arguments.next()),
-            word if word.starts_with("--bedplate=") || word.starts_with("--work=") || word == "--write" => {}
-            word => words.push(word.to_owned()),
-        }
-    }
-    words.join(" ")
 }
 
 /// The sets that were asked for, as far as this machine has what they are made from.
