@@ -323,7 +323,7 @@ pub(super) async fn check_source<T>(
         peer: request.extensions.get::<Peer>().copied(),
     };
     let access = gate.access(request.extensions.get::<Principal>(), bucket, asked).await?;
-    let expected = request.headers.get("x-amz-source-expected-bucket-owner").map(|owner| owner.as_bytes());
+    let expected = request.headers.get("x-amz-source-expected-bucket-owner").map(hyper::header::HeaderValue::as_bytes);
     if expected.is_some_and(|expected| expected != access.bucket.owner.as_bytes()) {
         return Err(s3_error!(AccessDenied, "The source's bucket belongs to somebody else than expected."));
     }
