@@ -142,11 +142,11 @@ fn one(bench: &Bench<'_>, kind: Kind, source: &Path) -> Result<Vec<Load>> {
         let objects = format!("objects={}", ALONE + TOGETHER);
         // Once before the clock runs, and compared: what is fast must also be right.
         load(&["op=get", "check=1", &objects, &format!("requests={}", ALONE + TOGETHER), "connections=2"])?;
-        loads.push(load(&["op=get", &objects, "requests=20"])?);
-        loads.push(load(&["op=get", &objects, "requests=40", "connections=8"])?);
+        loads.push(load(&["op=get", &objects, "requests=8"])?);
+        loads.push(load(&["op=get", &objects, "requests=24", "connections=8"])?);
         if kind != Kind::BareZstd {
             let span = format!("span={SPAN}");
-            loads.push(load(&["op=range", &objects, &span, "requests=1500", "connections=8"])?);
+            loads.push(load(&["op=range", &objects, &span, "requests=600", "connections=8"])?);
         }
     }
     // Gigabytes, in few files.

@@ -114,11 +114,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let (scale, repeat, seconds) = (arguments.scale, arguments.repeat, arguments.seconds);
     server::clear(&work)?;
     let bench = Bench { programs, scale, repeat, seconds, work: &work };
+    let busy = machine::busy();
+    if let Some(warning) = &busy {
+        println!("WARNING: {warning}");
+    }
     for part in parts {
-        let busy = machine::busy();
-        if let Some(warning) = &busy {
-            println!("WARNING: {warning}");
-        }
         let measured = match part {
             Part::Large => large::measure(&bench)?,
             Part::Small => small::measure(&bench)?,
