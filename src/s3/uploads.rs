@@ -17,42 +17,66 @@ enum Entry {
     Prefix(String),
 }
 
-/// What comes after the markers, in the order of keys and of ids, grouped at the delimiter; and whether there is more.
-fn page(mut uploads: Vec<UploadInfo>, input: &ListMultipartUploadsInput, most: usize) -> (Vec<Entry>, bool) {
-    uploads.sort_by(|a, b| (a.key.as_str(), a.id).cmp(&(b.key.as_str(), b.id)));
-    let prefix = input.prefix.as_deref().unwrap_or_default();
-    let delimiter = input.delimiter.as_deref().filter(|delimiter| !delimiter.is_empty());
-    let key_marker = input.key_marker.as_deref().filter(|marker| !marker.is_empty());
-    let id_marker = input.upload_id_marker.as_deref().filter(|id| !id.is_empty());
-    let mut entries: Vec<Entry> = Vec::new();
-    for upload in uploads {
+/// Uploads read at once.
+const PAGE: usize = 1_000;
+
+/// A page as it fills: uploads in order, grouped at the delimiter.
+struct Page<'a> {
+    prefix: &'a str,
+    delimiter: Option<&'a str>,
+    /// A group that an earlier page has told, all of it.
+    told: Option<&'a str>,
+    entries: Vec<Entry>,
+    most: usize,
+}
+
+impl Page<'_> {
+    /// Adds the next upload; whether the page had room for it.
+    fn add(&mut self, upload: UploadInfo) -> bool {
         let key = upload.key.as_str();
-        let after = match (key_marker, id_marker) {
-            (None, _) => true,
-            (Some(marker), Some(id)) => (key, upload.id.to_string().as_str()) > (marker, id),
-            (Some(marker), None) => key > marker,
-        };
-        if !after || !key.starts_with(prefix) {
-            continue;
+        let rest = &key[self.prefix.len()..];
+        let group = self
+            .delimiter
+            .and_then(|delimiter| Some(&key[..self.prefix.len() + rest.find(delimiter)? + delimiter.len()]));
+        if group.is_some() && group == self.told {
+            return true;
         }
-        let rest = &key[prefix.len()..];
-        let group =
-            delimiter.and_then(|delimiter| Some(&key[..prefix.len() + rest.find(delimiter)? + delimiter.len()]));
-        // A marker that is a group stands for all of it.
-        if group.is_some() && group == key_marker {
-            continue;
+        match (group, self.entries.last()) {
+            (Some(group), Some(Entry::Prefix(last))) if last == group => {}
+            _ if self.entries.len() == self.most => return false,
+            (Some(group), _) => self.entries.push(Entry::Prefix(group.to_owned())),
+            (None, _) => self.entries.push(Entry::Upload(upload)),
         }
-        match (group, entries.last()) {
-            (Some(group), Some(Entry::Prefix(last))) if last == group => continue,
-            _ if entries.len() == most => return (entries, true),
-            (Some(group), _) => entries.push(Entry::Prefix(group.to_owned())),
-            (None, _) => entries.push(Entry::Upload(upload)),
-        }
+        true
     }
-    (entries, false)
 }
 
 impl Door {
+    /// What comes after the markers, and whether there is more.
+    async fn upload_page(&self, input: &ListMultipartUploadsInput, most: usize) -> S3Result<(Vec<Entry>, bool)> {
+        let bucket = convert::bucket(&input.bucket)?;
+        let prefix = input.prefix.as_deref().unwrap_or_default();
+        let key_marker = input.key_marker.as_deref().filter(|marker| !marker.is_empty());
+        let id_marker = input.upload_id_marker.as_deref().filter(|id| !id.is_empty());
+        let id_marker = id_marker.map(convert::upload).transpose()?;
+        let mut after = key_marker.map(convert::key).transpose()?.map(|key| (key, id_marker));
+        let delimiter = input.delimiter.as_deref().filter(|delimiter| !delimiter.is_empty());
+        let mut page = Page { prefix, delimiter, told: key_marker, entries: Vec::new(), most };
+        loop {
+            let uploads = self.store.list_uploads_after(&bucket, prefix, after, PAGE).await.map_err(store_error)?;
+            let is_last = uploads.len() < PAGE;
+            after = uploads.last().map(|last| (last.key.clone(), Some(last.id)));
+            for upload in uploads {
+                if !page.add(upload) {
+                    return Ok((page.entries, true));
+                }
+            }
+            if is_last {
+                return Ok((page.entries, false));
+            }
+        }
+    }
+
     pub(super) async fn list_multipart_uploads(
         &self,
         request: S3Request<ListMultipartUploadsInput>,
@@ -61,8 +85,7 @@ impl Door {
         let input = request.input;
         let names = Names::new(input.encoding_type.as_ref())?;
         let limit = page_limit(input.max_uploads)?;
-        let uploads = self.store.list_uploads(&convert::bucket(&input.bucket)?).await.map_err(store_error)?;
-        let (entries, more) = page(uploads, &input, usize::try_from(limit).unwrap_or_default());
+        let (entries, more) = self.upload_page(&input, usize::try_from(limit).unwrap_or_default()).await?;
         let (mut uploads, mut prefixes, mut next) = (Vec::new(), Vec::new(), (None, None));
         for entry in entries {
             match entry {

@@ -286,23 +286,43 @@ impl Store {
 
     /// A bucket's open uploads, by key and then by age.
     pub async fn list_uploads(&self, bucket: &BucketName) -> Result<Vec<UploadInfo>, StoreError> {
-        self.inner.bucket_row(bucket).await?;
-        let prefix = key::uploads(bucket);
-        let (mut start, end) = (prefix.clone(), prefix_end(&prefix));
-        let mut uploads = Vec::new();
+        let mut uploads: Vec<UploadInfo> = Vec::new();
         loop {
-            let rows = self.inner.meta.scan(&start, &end, PAGE).await?;
-            for (row_key, value) in &rows {
-                let damaged = crate::format::field::Damaged { what: "row key", why: "it names no upload" };
-                let (head, id) = row_key[prefix.len()..].split_last_chunk::<16>().ok_or(damaged)?;
-                let (_, head) = head.split_last().ok_or(damaged)?;
-                uploads.push(upload_info(object_key(head)?, UploadId(*id), UploadRow::decode(value)?));
-            }
-            match rows.last() {
-                Some((row_key, _)) if rows.len() == PAGE => start = [row_key, &b"\0"[..]].concat(),
-                _ => return Ok(uploads),
+            let after = uploads.last().map(|last| (last.key.clone(), Some(last.id)));
+            let mut page = self.list_uploads_after(bucket, "", after, PAGE).await?;
+            let is_last = page.len() < PAGE;
+            uploads.append(&mut page);
+            if is_last {
+                return Ok(uploads);
             }
         }
+    }
+
+    /// At most `limit` open uploads of keys that begin with `prefix`, by key and then by age: those that come after an upload, or after
+    /// all of a key.
+    pub async fn list_uploads_after(
+        &self,
+        bucket: &BucketName,
+        prefix: &str,
+        after: Option<(ObjectKey, Option<UploadId>)>,
+        limit: usize,
+    ) -> Result<Vec<UploadInfo>, StoreError> {
+        self.inner.bucket_row(bucket).await?;
+        let base = key::uploads(bucket);
+        let first = [&base[..], prefix.as_bytes()].concat();
+        let end = prefix_end(&first);
+        let start = after.map_or_else(Vec::new, |(object, upload)| {
+            let last = upload.unwrap_or(UploadId([0xff; 16]));
+            [&key::upload(bucket, &object, last)[..], b"\0"].concat()
+        });
+        let rows = self.inner.meta.scan(&start.max(first), &end, limit).await?;
+        let uploads = rows.iter().map(|(row_key, value)| {
+            let damaged = crate::format::field::Damaged { what: "row key", why: "it names no upload" };
+            let (head, id) = row_key[base.len()..].split_last_chunk::<16>().ok_or(damaged)?;
+            let (_, head) = head.split_last().ok_or(damaged)?;
+            Ok(upload_info(object_key(head)?, UploadId(*id), UploadRow::decode(value)?))
+        });
+        uploads.collect()
     }
 }
 

@@ -117,16 +117,31 @@ impl Lifecycle {
                 Some((key, id)) => (request.key_after, request.version_after) = (Some(key), id),
             }
         }
-        for upload in self.store.list_uploads(bucket).await? {
-            if rules::aborts(rules, &upload, now) {
+        self.uploads(bucket, rules, now, swept).await
+    }
+
+    async fn uploads(
+        &self,
+        bucket: &BucketName,
+        rules: &[LifecycleRule],
+        now: Timestamp,
+        swept: &mut Swept,
+    ) -> Result<(), StoreError> {
+        let mut after = None;
+        loop {
+            let uploads = self.store.list_uploads_after(bucket, "", after, PAGE).await?;
+            after = uploads.last().map(|last| (last.key.clone(), Some(last.id)));
+            for upload in uploads.iter().filter(|upload| rules::aborts(rules, upload, now)) {
                 match self.store.abort_upload(bucket, &upload.key, &upload.id).await {
                     Ok(()) => swept.aborted += 1,
                     Err(StoreError::NoSuchUpload(_)) => {}
                     Err(error) => return Err(error),
                 }
             }
+            if uploads.len() < PAGE {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// Deletes on condition that it is still what was seen; what changed meanwhile is left for the next sweep.
