@@ -112,7 +112,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let parts = if arguments.only.is_empty() { Part::ALL.to_vec() } else { arguments.only.clone() };
     let programs = Programs::ready(arguments.bedplate.as_deref(), parts.iter().any(|part| *part != Part::List))?;
     let (scale, repeat, seconds) = (arguments.scale, arguments.repeat, arguments.seconds);
-    server::clear(&work)?;
     let bench = Bench { programs, scale, repeat, seconds, work: &work };
     let busy = machine::busy();
     if let Some(warning) = &busy {

@@ -84,7 +84,7 @@ impl Programs {
     /// Starts a server on a folder of its own below `work`, with a bucket in it.
     pub fn start(&self, kind: Kind, work: &Path) -> Result<Server<'_>> {
         let number = self.started.replace(self.started.get() + 1);
-        let folder = work.join(format!("{SERVED}{number}"));
+        let folder = work.join(format!("{SERVED}{}-{number}", std::process::id()));
         let kept = match kind {
             Kind::Bedplate => Kept::Ours(Served::start(&self.bedplate, &folder)?),
             Kind::Rival | Kind::Synced => {
@@ -207,7 +207,7 @@ impl Server<'_> {
     }
 }
 
-/// Removes what servers kept below `work`.
+/// Removes what servers kept below `work`, those of runs that broke off too. Only after all is measured.
 pub fn clear(work: &Path) -> Result<()> {
     for entry in std::fs::read_dir(work)? {
         let entry = entry?;

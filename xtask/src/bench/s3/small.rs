@@ -54,7 +54,7 @@ own, 1 / (1 / rate + 1 / floor). No two objects are alike.\n";
 
 /// What the file system allows.
 fn floor(bench: &Bench<'_>, run: u32, seconds: &str) -> Result<Load> {
-    let folder = bench.work.join(format!("{}floor-{run}", server::SERVED));
+    let folder = bench.work.join(format!("{}{}-floor-{run}", server::SERVED, std::process::id()));
     std::fs::create_dir_all(&folder)?;
     process::settle(&folder)?;
     let words = ["floor".to_owned(), format!("dir={}", folder.display()), "threads=64".into(), seconds.to_owned()];
