@@ -21,6 +21,10 @@ const ASKED: [Asked; 3] = [
     ("GET of 4 MiB, MB/s", ["op=get", "prefix=large/"], Load::megabytes),
 ];
 
+const NOTE: &str = "\
+Columns are connections, each with one request under way. s3s-fs leaves Nagle's algorithm on, so with few connections most of its \
+answers wait some 40 ms for an acknowledgement.\n";
+
 /// Measures it and returns the tables.
 pub fn measure(bench: &Bench<'_>) -> Result<String> {
     let kinds = bench.programs.present(&[Kind::Bedplate, Kind::Synced, Kind::Bare]);
@@ -53,7 +57,7 @@ pub fn measure(bench: &Bench<'_>) -> Result<String> {
         }
         text.push_str(&format!("{}\n", table.markdown()));
     }
-    Ok(text + "Columns are connections, each with one request under way.\n")
+    Ok(text + NOTE)
 }
 
 fn one(bench: &Bench<'_>, kind: Kind) -> Result<Vec<Vec<Load>>> {
