@@ -33,13 +33,7 @@ impl Store {
         describe: impl Fn(&ObjectInfo, &BTreeMap<String, String>, u64) -> Result<BTreeMap<String, String>, StoreError>,
     ) -> Result<ObjectInfo, StoreError> {
         let _activity = self.inner.activities.begin();
-        let found = self.inner.newest(bucket, object).await?.filter(|found| !found.row.marker);
-        let is_absent = found.is_none();
-        let size = found.map_or(0, |found| found.row.size);
-        if size != offset {
-            return Err(StoreError::WrongOffset { size });
-        }
-        if is_absent {
+        if self.at_offset(bucket, object, offset).await?.is_none() {
             return self.begin_object(bucket, object, body, request).await;
         }
         let expected =
@@ -49,9 +43,8 @@ impl Store {
         let added = part(added);
         for _ in 0..TRIES {
             let bucket_row = self.inner.bucket_row(bucket).await?;
-            let found = self.inner.newest(bucket, object).await?.filter(|found| !found.row.marker);
-            let Some(found) = found.filter(|found| found.row.size == offset) else {
-                return Err(StoreError::WrongOffset { size });
+            let Some(found) = self.at_offset(bucket, object, offset).await? else {
+                return Err(StoreError::WrongOffset { size: 0 });
             };
             super::commit::check(&request.precondition, Some(&found.row), object)?;
             let info = ObjectInfo::from_row(object.clone(), &found.row);
@@ -59,7 +52,7 @@ impl Store {
             let (terms, root_digest) = match self.join_to(&found.row, &added).await {
                 Ok(joined) => joined,
                 // Its manifest went with it: it was replaced, or moved.
-                Err(StoreError::CorruptRow(_)) if self.is_gone(bucket, object, &found).await? => continue,
+                Err(StoreError::CorruptRow(_)) if self.inner.is_gone(&found).await? => continue,
                 Err(error) => return Err(error),
             };
             let longer = ObjectRow {
@@ -92,8 +85,16 @@ impl Store {
         Err(StoreError::Busy)
     }
 
-    async fn is_gone(&self, bucket: &BucketName, object: &ObjectKey, found: &Found) -> Result<bool, StoreError> {
-        Ok(self.inner.newest(bucket, object).await?.is_none_or(|again| again.bytes != found.bytes))
+    /// What is appended to, if there is anything.
+    async fn at_offset(
+        &self,
+        bucket: &BucketName,
+        object: &ObjectKey,
+        offset: u64,
+    ) -> Result<Option<Found>, StoreError> {
+        let found = self.inner.newest(bucket, object).await?.filter(|found| !found.row.marker);
+        let size = found.as_ref().map_or(0, |found| found.row.size);
+        if size == offset { Ok(found) } else { Err(StoreError::WrongOffset { size }) }
     }
 
     /// Of many that begin an object one does.
@@ -105,11 +106,13 @@ impl Store {
         request: PutRequest,
     ) -> Result<ObjectInfo, StoreError> {
         let precondition = Precondition { if_none_match_any: true, ..request.precondition };
-        let put = self.put(bucket, object, body, PutRequest { precondition, ..request }).await;
-        put.map_err(|error| match error {
-            StoreError::PreconditionFailed => StoreError::WrongOffset { size: 0 },
+        match self.put(bucket, object, body, PutRequest { precondition, ..request }).await {
+            Err(StoreError::PreconditionFailed) => {
+                let found = self.inner.newest(bucket, object).await?;
+                Err(StoreError::WrongOffset { size: found.map_or(0, |found| found.row.size) })
+            }
             other => other,
-        })
+        }
     }
 
     async fn join_to(&self, row: &ObjectRow, added: &PartRow) -> Result<(Vec<Term>, Digest), StoreError> {

@@ -1,6 +1,7 @@
 //! Buckets.
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
 use super::error::StoreError;
 use super::types::BucketInfo;
@@ -56,6 +57,16 @@ impl Store {
 
     /// Deletes an empty bucket; uploads that are open in it end.
     pub async fn delete_bucket(&self, bucket: &BucketName) -> Result<(), StoreError> {
+        // A caller that goes away must not leave the bucket marked: it would be hidden until the next start.
+        let (reply, answer) = oneshot::channel();
+        let (store, bucket) = (self.clone(), bucket.clone());
+        self.inner.workers.spawn("bucket removal", async move {
+            let _ = reply.send(store.mark_and_delete(&bucket).await);
+        });
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    async fn mark_and_delete(&self, bucket: &BucketName) -> Result<(), StoreError> {
         let meta = &self.inner.meta;
         let (row, bytes) = self.inner.bucket_row(bucket).await?;
         let key = key::bucket(bucket);
@@ -65,21 +76,31 @@ impl Store {
             Err(MetaError::Conflict) => return Err(StoreError::Busy),
             other => other?,
         }
-        let mut is_empty = true;
+        let outcome = self.delete_marked(bucket, &marked).await;
+        if outcome.is_err() {
+            let unmarked = BucketRow { deleting: None, ..row }.encode();
+            let back = meta.commit(Transaction::new().expect(key.clone(), Some(marked)).put(key, unmarked)).await;
+            if let Err(error) = back {
+                tracing::warn!(%bucket, %error, "the bucket could not be deleted and is hidden until the next start");
+            }
+        }
+        outcome
+    }
+
+    /// Deletes a bucket whose row is `marked` as being deleted, if it is empty.
+    async fn delete_marked(&self, bucket: &BucketName, marked: &Bytes) -> Result<(), StoreError> {
+        let meta = &self.inner.meta;
         for prefix in [key::objects(bucket), key::versions(bucket)] {
-            is_empty &= meta.scan(&prefix, &prefix_end(&prefix), 1).await?.is_empty();
+            if !meta.scan(&prefix, &prefix_end(&prefix), 1).await?.is_empty() {
+                return Err(StoreError::BucketNotEmpty(bucket.clone()));
+            }
         }
-        let tx = Transaction::new().expect(key.clone(), Some(marked));
-        if is_empty {
-            self.end_uploads(bucket).await?;
-            let settings = key::settings(bucket);
-            let settings = meta.scan(&settings, &prefix_end(&settings), SETTINGS_MAX).await?;
-            let tx = settings.into_iter().fold(tx, |tx, (key, _)| tx.delete(key));
-            meta.commit(tx.delete(key)).await?;
-            return Ok(());
-        }
-        meta.commit(tx.put(key, BucketRow { deleting: None, ..row }.encode())).await?;
-        Err(StoreError::BucketNotEmpty(bucket.clone()))
+        self.end_uploads(bucket).await?;
+        let settings = key::settings(bucket);
+        let settings = meta.scan(&settings, &prefix_end(&settings), SETTINGS_MAX).await?;
+        let key = key::bucket(bucket);
+        let tx = Transaction::new().expect(key.clone(), Some(marked.clone())).delete(key);
+        Ok(meta.commit(settings.into_iter().fold(tx, |tx, (key, _)| tx.delete(key))).await?)
     }
 
     /// Forgets a bucket's open uploads; what they had is collected.

@@ -81,6 +81,8 @@ struct Inner {
     underway: ingest::Underway,
     /// This process, as it marks buckets that it is deleting.
     process: [u8; 16],
+    /// What is finished whether or not its caller waits.
+    workers: Workers,
 }
 
 impl Store {
@@ -124,6 +126,7 @@ impl Store {
             pool: ingest::Pool::default(),
             underway: ingest::Underway::default(),
             process: entropy::fresh_id(),
+            workers: workers.clone(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }

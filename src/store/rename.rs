@@ -31,17 +31,15 @@ impl Store {
             let found = found.ok_or_else(|| StoreError::NoSuchKey(from.clone()))?;
             let info = ObjectInfo::from_row(to.clone(), &found.row);
             source(&info)?;
+            let replaced = self.inner.newest(bucket, to).await?;
+            super::commit::check(target, replaced.as_ref().map(|replaced| &replaced.row), to)?;
             if from == to {
                 return Ok(info);
             }
-            let replaced = self.inner.newest(bucket, to).await?;
-            super::commit::check(target, replaced.as_ref().map(|replaced| &replaced.row), to)?;
             let tx = Transaction::new()
                 .expect(key::bucket(bucket), Some(bucket_bytes))
-                .expect(found.key.clone(), Some(found.bytes.clone()))
-                .expect(key::object(bucket, to), replaced.as_ref().map(|replaced| replaced.bytes.clone()))
-                .delete(found.key);
-            let (tx, moved) = self.inner.moving(tx, key::object(bucket, to), found.row).await?;
+                .expect(key::object(bucket, to), replaced.as_ref().map(|replaced| replaced.bytes.clone()));
+            let (tx, moved) = self.inner.moving(tx, found, key::object(bucket, to)).await?;
             let committed = self.inner.meta.commit(tx).await;
             self.inner.moved(Some(moved), &committed).await;
             match committed {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::Inner;
 use super::error::StoreError;
 use super::ingest::Content;
+use crate::format::manifest::Term;
 use crate::format::row::{Body, BucketRow, ObjectRow, key};
 use crate::meta::{MetaError, Transaction, prefix_end};
 use crate::model::{BucketName, ObjectKey, Version, VersionId, Versioning};
@@ -157,30 +158,49 @@ impl Inner {
         let tx = Transaction::new().expect(found.key.clone(), Some(found.bytes.clone())).delete(found.key.clone());
         let before = if is_newest { self.older(bucket, object, |_| true).await? } else { None };
         let Some(before) = before else { return Ok(Removal { tx, moved: None }) };
-        let tx = tx.expect(before.key.clone(), Some(before.bytes.clone())).delete(before.key);
-        let (tx, moved) = self.moving(tx, found.key.clone(), before.row).await?;
+        let (tx, moved) = self.moving(tx, before, found.key.clone()).await?;
         Ok(Removal { tx, moved: Some(moved) })
     }
 
-    /// Lets a row stand at `key` from the transaction on. The collector may have passed that key already, and not yet the one where
-    /// the row stood: its packs are touched, and a manifest of rows of its own is laid down anew, so that none that is named is ever
-    /// met by no round.
+    /// Lets a row that was found stand at `key` from the transaction on, and no longer where it was found. The collector may have
+    /// passed that key already, and not yet the one where the row stood: its packs are touched, and a manifest of rows of its own is
+    /// laid down anew, so that none that is named is ever met by no round.
     pub(super) async fn moving(
         &self,
         tx: Transaction,
+        found: Found,
         key: Vec<u8>,
-        row: ObjectRow,
     ) -> Result<(Transaction, Moved), StoreError> {
-        let (terms, _) = if row.size == 0 { (Vec::new(), 0) } else { self.terms(&row.body, 0, row.size).await? };
+        let tx = tx.expect(found.key.clone(), Some(found.bytes.clone())).delete(found.key.clone());
+        let before = found.row.body.clone();
+        let terms = match self.terms_of(&found.row).await {
+            Ok(terms) => terms,
+            // Somebody else has moved or removed the row, and its manifest with it: the transaction cannot but conflict.
+            Err(StoreError::CorruptRow(_)) if self.is_gone(&found).await? => {
+                return Ok((tx.put(key, found.row.encode()), Moved { after: before.clone(), before }));
+            }
+            Err(error) => return Err(error),
+        };
         let packs = terms.iter().map(|term| term.pack).collect();
-        let before = row.body.clone();
-        let body = match &row.body {
+        let body = match &before {
             Body::Rows(_) => self.lay_down(Content::Terms(terms)).await?,
             other => other.clone(),
         };
-        let row = ObjectRow { body, ..row };
+        let row = ObjectRow { body, ..found.row };
         let tx = self.with_packs(tx.put(key, row.encode()), &packs).await?;
         Ok((tx, Moved { before, after: row.body }))
+    }
+
+    async fn terms_of(&self, row: &ObjectRow) -> Result<Vec<Term>, StoreError> {
+        if row.size == 0 {
+            return Ok(Vec::new());
+        }
+        Ok(self.terms(&row.body, 0, row.size).await?.0)
+    }
+
+    /// Whether a row is no longer as it was found.
+    pub(super) async fn is_gone(&self, found: &Found) -> Result<bool, StoreError> {
+        Ok(self.meta.get(&found.key).await?.as_ref() != Some(&found.bytes))
     }
 
     /// What is left to do for a row that has moved, or has not: `outcome` is that of the transaction.

@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use bedplate::meta::Embedded;
+use bedplate::meta::{Embedded, Meta, MetaError, Transaction};
 use bedplate::model::{BucketName, ObjectKey, VersionId, Versioning};
 use bedplate::store::{
     ByteStream, DeleteRequest, FsckOptions, GcOptions, ListRequest, PackHome, Precondition, PutRequest, Store,
@@ -24,8 +26,11 @@ fn key(text: &str) -> ObjectKey {
 }
 
 async fn open(dir: &Path) -> (Store, Workers) {
+    open_over(Embedded::open(&dir.join("meta")).unwrap(), dir).await
+}
+
+async fn open_over(meta: Arc<dyn Meta>, dir: &Path) -> (Store, Workers) {
     let workers = Workers::new();
-    let meta = Embedded::open(&dir.join("meta")).unwrap();
     (Store::open(meta, PackHome::local(dir.join("packs")), &workers).await.unwrap(), workers)
 }
 
@@ -253,6 +258,126 @@ async fn writers_that_race_for_a_key_lose_nothing() {
     assert_eq!(listed.len(), kept.len());
     assert_eq!(listed.iter().filter(|version| version.latest).count(), 1);
     assert!(listed.windows(2).all(|pair| pair[0].info.version.stamp > pair[1].info.version.stamp));
+    store.close().await;
+    workers.stop().await;
+}
+
+/// Rows of which a manifest's are slow to come, so that what a reader of one has seen before is often no longer so.
+struct SlowManifests(Arc<dyn Meta>, AtomicU64);
+
+#[async_trait::async_trait]
+impl Meta for SlowManifests {
+    async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, MetaError> {
+        self.0.get(key).await
+    }
+
+    async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Bytes>>, MetaError> {
+        self.0.get_many(keys).await
+    }
+
+    async fn scan(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, MetaError> {
+        if start.starts_with(b"m/") {
+            let turn = self.1.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(turn % 4 * 15)).await;
+        }
+        self.0.scan(start, end, limit).await
+    }
+
+    async fn commit(&self, tx: Transaction) -> Result<(), MetaError> {
+        self.0.commit(tx).await
+    }
+
+    async fn disk_bytes(&self) -> Result<u64, MetaError> {
+        self.0.disk_bytes().await
+    }
+
+    async fn close(&self) {
+        self.0.close().await;
+    }
+}
+
+async fn open_slow(dir: &Path) -> (Store, Workers) {
+    let meta = Embedded::open(&dir.join("meta")).unwrap();
+    open_over(Arc::new(SlowManifests(meta, AtomicU64::new(0))), dir).await
+}
+
+/// An object of so many terms that its manifest has rows of its own: a piece, then something else, and again.
+async fn put_in_many_terms(store: &Store, name: &str) -> Vec<u8> {
+    let mut random = Random(0x7e57_ab1e);
+    let mut noise = |len: usize| (0..len).map(|_| random.below(256) as u8).collect::<Vec<u8>>();
+    let mut whole = Vec::new();
+    for piece in 0..20 {
+        let bytes = noise(300_000);
+        let keep = |_: &_, _: &BTreeMap<String, String>, _| Ok(BTreeMap::new());
+        let offset = whole.len() as u64;
+        store.append(&bucket(), &key(name), offset, body(&bytes), PutRequest::default(), keep).await.unwrap();
+        whole.extend(bytes);
+        let other = key(&format!("between/{piece}"));
+        store.put(&bucket(), &other, body(&noise(20_000)), PutRequest::default()).await.unwrap();
+    }
+    whole
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn renames_that_race_leave_one_whole_object() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, workers) = open_slow(dir.path()).await;
+    store.create_bucket(&bucket(), "root").await.unwrap();
+    let content = put_in_many_terms(&store, "0").await;
+    let movers = (0..6u64).map(|mover| {
+        let store = store.clone();
+        async move {
+            let mut random = Random(mover + 1);
+            let mut moves = 0;
+            for _ in 0..20 {
+                let [from, to] = [0, 0].map(|_| key(&random.below(3).to_string()));
+                match store.rename(&bucket(), &from, &to, |_| Ok(()), &Precondition::default()).await {
+                    Ok(_) => moves += 1,
+                    Err(StoreError::NoSuchKey(_)) => {}
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+            moves
+        }
+    });
+    let moves: i32 = futures_util::future::join_all(movers).await.into_iter().sum();
+    assert!(moves > 10, "{moves}");
+    let listed = store.list(&bucket(), &ListRequest { limit: 10, ..ListRequest::default() }).await.unwrap();
+    let named: Vec<_> = listed.objects.iter().filter(|info| info.key.as_str().len() == 1).collect();
+    assert_eq!(named.len(), 1);
+    let (_, bytes) = store.get(&bucket(), &named[0].key, None).await.unwrap();
+    assert!(read(bytes).await == content);
+    let report = store.fsck(FsckOptions::default()).await.unwrap();
+    assert!(report.errors.is_empty(), "{report:?}");
+    store.close().await;
+    workers.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn removals_that_race_meet_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, workers) = open_slow(dir.path()).await;
+    store.create_bucket(&bucket(), "root").await.unwrap();
+    let content = put_in_many_terms(&store, "source").await;
+    store.set_versioning(&bucket(), Versioning::Enabled).await.unwrap();
+    let mut ids = Vec::new();
+    for _ in 0..40 {
+        let plain = Precondition::default();
+        let copy = store.copy((&bucket(), &key("source")), (&bucket(), &key("one")), None, &plain).await.unwrap();
+        ids.push(copy.version.id());
+    }
+    // The oldest stays; of the others each is the newest for a moment.
+    let removals = ids[1..].iter().rev().map(|id| {
+        let request = DeleteRequest { version: Some(*id), ..DeleteRequest::default() };
+        let store = store.clone();
+        async move { store.delete_as(&bucket(), &key("one"), &request).await }
+    });
+    for removed in futures_util::future::join_all(removals).await {
+        assert!(removed.unwrap().existed);
+    }
+    let (info, bytes) = store.get(&bucket(), &key("one"), None).await.unwrap();
+    assert_eq!(info.version.id(), ids[0]);
+    assert!(read(bytes).await == content);
     store.close().await;
     workers.stop().await;
 }
