@@ -1,8 +1,9 @@
 //! Ordered transactional key-value rows: the one place where state that is not chunk data lives.
 //!
-//! Keys begin with one byte that names their owner and a slash: `b/` bucket, `o/` object, `m/` manifest, `p/` pack, `c/`
-//! chunk index, `u/` upload, `k/` access key, `t/` tenant, `j/` job, `n/` node, `x/` tokens, pins and this server's
-//! identity. docs/format.md has the rows.
+//! Keys begin with one letter that names what they are about, and a slash: `b/` bucket, `s/` setting of a bucket, `o/` object, `v/` older
+//! version, `u/` upload, `m/` manifest, `p/` pack, `f/` pack that is being filled, `c/` chunk index, `q/` damage, `g/` collector,
+//! `t/` tenant, `k/` access key, `a/` master key, `j/` job, `n/` node, `x/` tokens, pins and this server's identity. docs/format.md has
+//! the rows.
 
 mod embedded;
 mod home;

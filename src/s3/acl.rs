@@ -63,8 +63,8 @@ impl Door {
     ) -> S3Result<S3Response<GetObjectAclOutput>> {
         let place = bucket_of(&request)?;
         let input = request.input;
-        let version = convert::version(input.version_id.as_deref())?;
-        self.store.head_version(&place.name, &convert::key(&input.key)?, version).await.map_err(store_error)?;
+        let (key, version) = convert::key_and_version(&input.key, input.version_id.as_deref())?;
+        self.store.head_version(&place.name, &key, version).await.map_err(store_error)?;
         let grants = Some(vec![owners_grant(&place.owner)]);
         let owner = Some(owner(&place.owner));
         Ok(S3Response::new(GetObjectAclOutput { grants, owner, ..GetObjectAclOutput::default() }))
@@ -76,8 +76,8 @@ impl Door {
     ) -> S3Result<S3Response<PutObjectAclOutput>> {
         let place = bucket_of(&request)?;
         let input = request.input;
-        let version = convert::version(input.version_id.as_deref())?;
-        self.store.head_version(&place.name, &convert::key(&input.key)?, version).await.map_err(store_error)?;
+        let (key, version) = convert::key_and_version(&input.key, input.version_id.as_deref())?;
+        self.store.head_version(&place.name, &key, version).await.map_err(store_error)?;
         let grants = [&input.grant_full_control, &input.grant_read, &input.grant_read_acp, &input.grant_write_acp];
         let grants = grants.into_iter().chain([&input.grant_write]).any(Option::is_some);
         check_acl(input.acl.as_ref().map(ObjectCannedACL::as_str), grants)?;

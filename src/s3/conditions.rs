@@ -15,6 +15,19 @@ pub(super) struct Conditions<'a> {
     pub(super) if_unmodified_since: Option<&'a Timestamp>,
 }
 
+/// The conditions of a request that reads an object.
+macro_rules! conditions {
+    ($input:expr) => {
+        $crate::s3::conditions::Conditions {
+            if_match: $input.if_match.as_ref(),
+            if_none_match: $input.if_none_match.as_ref(),
+            if_modified_since: $input.if_modified_since.as_ref(),
+            if_unmodified_since: $input.if_unmodified_since.as_ref(),
+        }
+    };
+}
+pub(super) use conditions;
+
 impl Conditions<'_> {
     /// Whether the object may be read; a 304 carries what a cache needs.
     pub(super) fn check(&self, info: &ObjectInfo) -> S3Result<()> {

@@ -153,6 +153,11 @@ pub(super) fn version(id: Option<&str>) -> S3Result<Option<VersionId>> {
     }
 }
 
+/// What a request about an object, or about one of its versions, names.
+pub(super) fn key_and_version(name: &str, id: Option<&str>) -> S3Result<(ObjectKey, Option<VersionId>)> {
+    Ok((key(name)?, version(id)?))
+}
+
 /// The version's id as answers give it; none in a bucket that never kept versions.
 pub(super) fn version_id(bucket: &BucketInfo, version: Version) -> Option<String> {
     (bucket.versioning != Versioning::Off).then(|| version.id().to_string())

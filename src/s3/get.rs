@@ -9,7 +9,7 @@ use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use super::access::{access_of, bucket_of};
 use super::checksum::{self, set_checksums};
-use super::conditions::Conditions;
+use super::conditions::{Conditions, conditions};
 use super::encryption::{check_read, customer_headers, tell_encryption};
 use super::error::store_error;
 use super::{Door, body, convert, lock, tags};
@@ -138,12 +138,7 @@ impl Door {
         let input = request.input;
         let (bucket, key) = (convert::bucket(&input.bucket)?, convert::key(&input.key)?);
         let version = convert::version(input.version_id.as_deref())?;
-        let conditions = Conditions {
-            if_match: input.if_match.as_ref(),
-            if_none_match: input.if_none_match.as_ref(),
-            if_modified_since: input.if_modified_since.as_ref(),
-            if_unmodified_since: input.if_unmodified_since.as_ref(),
-        };
+        let conditions = conditions!(input);
         let turn = self.turns.read(&request.extensions).await?;
         let wanted = Wanted { range: input.range.as_ref(), part: input.part_number };
         let read = self.read((&bucket, &key, version), &conditions, wanted).await;
@@ -199,13 +194,7 @@ impl Door {
         let version = convert::version(input.version_id.as_deref())?;
         let found = self.store.head_version(&bucket, &key, version).await;
         let info = found.map_err(|error| access.missing(store_error(error)))?;
-        let conditions = Conditions {
-            if_match: input.if_match.as_ref(),
-            if_none_match: input.if_none_match.as_ref(),
-            if_modified_since: input.if_modified_since.as_ref(),
-            if_unmodified_since: input.if_unmodified_since.as_ref(),
-        };
-        conditions.check(&info)?;
+        conditions!(input).check(&info)?;
         let encryption = self.encryption_of(&bucket, &info, customer_headers!(input))?;
         let range = Wanted { range: input.range.as_ref(), part: input.part_number }.of(&info)?;
         let expiration = self.expiration(access.bucket(), &info).await?;

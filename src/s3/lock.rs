@@ -103,6 +103,12 @@ fn no_lock_here() -> S3Error {
     s3_error!(InvalidRequest, "Bucket is missing Object Lock Configuration")
 }
 
+/// The bucket of a request about the lock of a version.
+fn lockable<T>(request: &S3Request<T>) -> S3Result<BucketInfo> {
+    let place = bucket_of(request)?;
+    if place.object_lock { Ok(place) } else { Err(no_lock_here()) }
+}
+
 fn nothing_set() -> S3Error {
     s3_error!(NoSuchObjectLockConfiguration, "The specified object does not have a ObjectLock configuration")
 }
@@ -200,10 +206,7 @@ impl Door {
         &self,
         request: S3Request<PutObjectRetentionInput>,
     ) -> S3Result<S3Response<PutObjectRetentionOutput>> {
-        let place = bucket_of(&request)?;
-        if !place.object_lock {
-            return Err(no_lock_here());
-        }
+        let place = lockable(&request)?;
         let input = request.input;
         let wanted = input.retention.unwrap_or_default();
         let mode = wanted.mode.as_ref().map(ObjectLockRetentionMode::as_str);
@@ -227,9 +230,8 @@ impl Door {
             headers.extend(mode.zip(until).into_iter().flat_map(|(mode, until)| retained(mode, until)));
             Ok(())
         };
-        let (bucket, key) = (convert::bucket(&input.bucket)?, convert::key(&input.key)?);
-        let version = convert::version(input.version_id.as_deref())?;
-        self.store.amend(&bucket, &key, version, change).await.map_err(store_error)?;
+        let (key, version) = convert::key_and_version(&input.key, input.version_id.as_deref())?;
+        self.store.amend(&place.name, &key, version, change).await.map_err(store_error)?;
         Ok(S3Response::new(PutObjectRetentionOutput::default()))
     }
 
@@ -237,14 +239,10 @@ impl Door {
         &self,
         request: S3Request<GetObjectRetentionInput>,
     ) -> S3Result<S3Response<GetObjectRetentionOutput>> {
-        let place = bucket_of(&request)?;
-        if !place.object_lock {
-            return Err(no_lock_here());
-        }
+        let place = lockable(&request)?;
         let input = request.input;
-        let (bucket, key) = (convert::bucket(&input.bucket)?, convert::key(&input.key)?);
-        let version = convert::version(input.version_id.as_deref())?;
-        let info = self.store.head_version(&bucket, &key, version).await.map_err(store_error)?;
+        let (key, version) = convert::key_and_version(&input.key, input.version_id.as_deref())?;
+        let info = self.store.head_version(&place.name, &key, version).await.map_err(store_error)?;
         let lock = of(&info.headers);
         let mode = lock.mode.ok_or_else(nothing_set)?;
         let retention = ObjectLockRetention {
@@ -258,10 +256,7 @@ impl Door {
         &self,
         request: S3Request<PutObjectLegalHoldInput>,
     ) -> S3Result<S3Response<PutObjectLegalHoldOutput>> {
-        let place = bucket_of(&request)?;
-        if !place.object_lock {
-            return Err(no_lock_here());
-        }
+        let place = lockable(&request)?;
         let input = request.input;
         let status = input.legal_hold.and_then(|hold| hold.status);
         let status = status.ok_or_else(|| s3_error!(MalformedXML, "A legal hold has a status."))?;
@@ -270,9 +265,8 @@ impl Door {
             headers.insert(LEGAL_HOLD.to_owned(), status.as_str().to_owned());
             Ok(())
         };
-        let (bucket, key) = (convert::bucket(&input.bucket)?, convert::key(&input.key)?);
-        let version = convert::version(input.version_id.as_deref())?;
-        self.store.amend(&bucket, &key, version, change).await.map_err(store_error)?;
+        let (key, version) = convert::key_and_version(&input.key, input.version_id.as_deref())?;
+        self.store.amend(&place.name, &key, version, change).await.map_err(store_error)?;
         Ok(S3Response::new(PutObjectLegalHoldOutput::default()))
     }
 
@@ -280,14 +274,10 @@ impl Door {
         &self,
         request: S3Request<GetObjectLegalHoldInput>,
     ) -> S3Result<S3Response<GetObjectLegalHoldOutput>> {
-        let place = bucket_of(&request)?;
-        if !place.object_lock {
-            return Err(no_lock_here());
-        }
+        let place = lockable(&request)?;
         let input = request.input;
-        let (bucket, key) = (convert::bucket(&input.bucket)?, convert::key(&input.key)?);
-        let version = convert::version(input.version_id.as_deref())?;
-        let info = self.store.head_version(&bucket, &key, version).await.map_err(store_error)?;
+        let (key, version) = convert::key_and_version(&input.key, input.version_id.as_deref())?;
+        let info = self.store.head_version(&place.name, &key, version).await.map_err(store_error)?;
         let status = Some(of(&info.headers).hold.ok_or_else(nothing_set)?);
         Ok(S3Response::new(GetObjectLegalHoldOutput { legal_hold: Some(ObjectLockLegalHold { status }) }))
     }

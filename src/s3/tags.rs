@@ -12,6 +12,8 @@ use super::Door;
 use super::access::bucket_of;
 use super::convert::{self, TAGGING};
 use super::error::store_error;
+use crate::model::{ObjectKey, VersionId};
+use crate::store::BucketInfo;
 
 /// Most tags of an object (S3).
 const OBJECT_MAX: usize = 10;
@@ -98,9 +100,8 @@ impl Door {
     ) -> S3Result<S3Response<GetObjectTaggingOutput>> {
         let place = bucket_of(&request)?;
         let input = request.input;
-        let (bucket, key) = (convert::bucket(&input.bucket)?, convert::key(&input.key)?);
-        let version = convert::version(input.version_id.as_deref())?;
-        let info = self.store.head_version(&bucket, &key, version).await.map_err(store_error)?;
+        let (key, version) = convert::key_and_version(&input.key, input.version_id.as_deref())?;
+        let info = self.store.head_version(&place.name, &key, version).await.map_err(store_error)?;
         let version_id = convert::version_id(&place, info.version);
         Ok(S3Response::new(GetObjectTaggingOutput { tag_set: of(&info.headers), version_id }))
     }
@@ -112,8 +113,8 @@ impl Door {
         let place = bucket_of(&request)?;
         let input = request.input;
         let tags = kept(&check(&input.tagging.tag_set, OBJECT_MAX)?);
-        let version = convert::version(input.version_id.as_deref())?;
-        let version_id = self.set_tags(&place, &input.bucket, &input.key, version, &tags).await?;
+        let named = convert::key_and_version(&input.key, input.version_id.as_deref())?;
+        let version_id = self.set_tags(&place, named, &tags).await?;
         Ok(S3Response::new(PutObjectTaggingOutput { version_id }))
     }
 
@@ -123,8 +124,8 @@ impl Door {
     ) -> S3Result<S3Response<DeleteObjectTaggingOutput>> {
         let place = bucket_of(&request)?;
         let input = request.input;
-        let version = convert::version(input.version_id.as_deref())?;
-        let version_id = self.set_tags(&place, &input.bucket, &input.key, version, &BTreeMap::new()).await?;
+        let named = convert::key_and_version(&input.key, input.version_id.as_deref())?;
+        let version_id = self.set_tags(&place, named, &BTreeMap::new()).await?;
         let mut response = S3Response::new(DeleteObjectTaggingOutput { version_id });
         response.status = Some(hyper::StatusCode::NO_CONTENT);
         Ok(response)
@@ -132,19 +133,16 @@ impl Door {
 
     async fn set_tags(
         &self,
-        place: &crate::store::BucketInfo,
-        bucket: &str,
-        key: &str,
-        version: Option<crate::model::VersionId>,
+        place: &BucketInfo,
+        (key, version): (ObjectKey, Option<VersionId>),
         tags: &BTreeMap<String, String>,
     ) -> S3Result<Option<String>> {
-        let (bucket, key) = (convert::bucket(bucket)?, convert::key(key)?);
         let change = |headers: &mut BTreeMap<String, String>| {
             headers.remove(TAGGING);
             headers.extend(tags.clone());
             Ok(())
         };
-        let info = self.store.amend(&bucket, &key, version, change).await.map_err(store_error)?;
+        let info = self.store.amend(&place.name, &key, version, change).await.map_err(store_error)?;
         Ok(convert::version_id(place, info.version))
     }
 }
