@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::home::{Health, Home};
+use super::readers::Readers;
 use super::tables::{Tables, engine};
 use super::{Meta, MetaError, Transaction};
 use crate::sys::space::Reserve;
@@ -23,10 +24,11 @@ const READ_IN_PLACE: [&[u8]; 5] = [b"b/", b"g/", b"k/", b"s/", b"t/"];
 /// Rows in a folder of this machine.
 pub struct Embedded {
     inner: Arc<Inner>,
+    readers: Readers,
 }
 
 struct Inner {
-    home: Home,
+    home: Arc<Home>,
     queue: Mutex<Queue>,
     /// Held while a group is checked and written: one writer at a time.
     writer: Mutex<Health>,
@@ -54,8 +56,10 @@ impl Embedded {
     /// Opens the database as [`Embedded::open`] does, and keeps that much of its disk free: writes are refused before the
     /// disk is really full.
     pub fn open_with(dir: &Path, reserve: Reserve) -> Result<Arc<dyn Meta>, MetaError> {
-        let inner = Inner { home: Home::open(dir, reserve)?, queue: Mutex::default(), writer: Mutex::default() };
-        Ok(Arc::new(Self { inner: Arc::new(inner) }))
+        let home = Arc::new(Home::open(dir, reserve)?);
+        let readers = Readers::new(home.clone());
+        let inner = Inner { home, queue: Mutex::default(), writer: Mutex::default() };
+        Ok(Arc::new(Self { inner: Arc::new(inner), readers }))
     }
 
     /// Runs `work` on the open tables, off the async threads.
@@ -135,8 +139,7 @@ impl Meta for Embedded {
         {
             return tables.get(key);
         }
-        let key = key.to_vec();
-        self.blocking(move |tables| tables.get(&key)).await
+        self.readers.get(key.to_vec()).await
     }
 
     async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Bytes>>, MetaError> {

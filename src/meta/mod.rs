@@ -7,6 +7,7 @@
 
 mod embedded;
 mod home;
+mod readers;
 mod tables;
 
 use async_trait::async_trait;

@@ -50,7 +50,8 @@ impl Tables {
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES)
             .manual_journal_persist(true)
-            .worker_threads(2)
+            // With more, the first hands compactions from itself to itself for as long as the others are busy, on a core of its own.
+            .worker_threads(1)
             .max_cached_files(Some(128))
             .open()?;
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
