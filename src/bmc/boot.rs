@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Bmc, BmcError, until};
+use super::fact::Fact;
+use super::task::Until;
+use super::{Bmc, BmcError, oem, until};
 
 /// What to boot next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +15,8 @@ pub enum BootTarget {
     Cd,
     /// The disk.
     Hdd,
+    /// An address over HTTP (UEFI HTTP boot).
+    Http,
     /// Whatever the machine's own order says.
     None,
 }
@@ -56,14 +60,17 @@ impl Bmc {
     /// [`BmcError::NotObeyed`] when it reads back otherwise, [`BmcError::Unsupported`] when the BMC offers no such
     /// target.
     pub async fn set_boot(&self, wanted: BootTarget) -> Result<Kept, BmcError> {
+        if wanted == BootTarget::Cd && self.quirks.has(Fact::DellCdByProfile) {
+            return self.boot_cd_by_profile().await;
+        }
         let system = self.system().await?;
         let place = self.boot_place(&system).await;
         let mut setting = self.setting(&place.boot, &system["Boot"], wanted)?;
-        let alone = wanted == BootTarget::None && self.quirks.clears_boot_by_target_alone();
+        let alone = wanted == BootTarget::None && self.quirks.has(Fact::HpeBootClearedByTarget);
         let mut tries = 0;
         loop {
             let body = setting.body(alone);
-            let Err(error) = self.patiently(|| self.client.patch(&place.link, &body)).await else { break };
+            let Err(error) = self.patch(&place.link, &body).await else { break };
             tries += 1;
             let refused = tries < 4 && matches!(error.status(), Some(400 | 422 | 500 | 501));
             // Old BMCs reject the mode, some reject one of the two durations.
@@ -89,7 +96,8 @@ impl Bmc {
         let names: &[&'static str] = match wanted {
             BootTarget::Cd => self.quirks.cd_names(),
             BootTarget::Hdd => &["Hdd"],
-            BootTarget::None if self.quirks.cannot_clear_boot() => {
+            BootTarget::Http => &["UefiHttp"],
+            BootTarget::None if self.quirks.has(Fact::SushyKeepsBoot) => {
                 return Err(self.unsupported("clear a boot override: it keeps one until another is set"));
             }
             BootTarget::None => &["None"],
@@ -114,12 +122,24 @@ impl Bmc {
     /// Where the override is written: the pending settings where they hold it, else the system itself.
     async fn boot_place(&self, system: &Value) -> Place {
         let here = Place { link: self.system.clone(), boot: system["Boot"].clone() };
-        let Some(link) = system["@Redfish.Settings"]["SettingsObject"]["@odata.id"].as_str() else { return here };
+        let staged = system["@Redfish.Settings"]["SettingsObject"]["@odata.id"].as_str();
+        let Some(link) = staged.filter(|_| self.quirks.has(Fact::BootStaged)) else { return here };
         let Ok(pending) = self.client.get::<Value>(link).await else { return here };
         match pending["Boot"].get("BootSourceOverrideTarget") {
             Some(_) => Place { link: link.to_owned(), boot: pending["Boot"].clone() },
             None => here,
         }
+    }
+
+    /// Sets the virtual CD to boot once by importing a profile, on controllers that accept the override and ignore it.
+    async fn boot_cd_by_profile(&self) -> Result<Kept, BmcError> {
+        self.controller_ready().await?;
+        let manager = self.managers.first().map_or(oem::IDRAC_MANAGER, String::as_str);
+        let target = format!("{}{}", manager.trim_end_matches('/'), oem::DELL_IMPORT);
+        let body = json!({ "ShareParameters": { "Target": ["ALL"] }, "ImportBuffer": oem::DELL_CD_PROFILE });
+        let taken = self.post(&target, &body).await?;
+        self.follow("the boot from the virtual CD", &taken, Until::Over, self.timing().task).await?;
+        Ok(Kept::Once)
     }
 
     async fn boot_reads(&self, wanted: BootTarget, set: &Setting, place: &str) -> Result<Kept, BmcError> {

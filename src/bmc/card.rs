@@ -48,6 +48,12 @@ pub struct Card {
 }
 
 impl Card {
+    /// Notes a service that is not there, or that could not be looked at.
+    fn lacks(&mut self, name: &str, error: &BmcError) {
+        let mark = if matches!(error, BmcError::Unsupported { .. }) { Mark::Missing } else { Mark::Unknown };
+        self.add(name, mark, error.to_string());
+    }
+
     fn add(&mut self, name: &str, mark: Mark, detail: impl Into<String>) {
         self.traits.push(Trait { name: name.to_owned(), mark, detail: detail.into() });
     }
@@ -79,8 +85,8 @@ impl Bmc {
             Err(error) => card.add("identify light", Mark::Unknown, error.to_string()),
         }
         self.card_services(&mut card).await;
-        for fact in self.quirks.facts() {
-            card.add("known oddity", Mark::WorkedAround, fact);
+        for fact in self.quirks.own_facts() {
+            card.add(fact.name(), Mark::WorkedAround, fact.words());
         }
         card.fit = power && media && boot;
         Ok(card)
@@ -193,7 +199,35 @@ impl Bmc {
     }
 
     async fn card_services(&self, card: &mut Card) {
-        for (name, key) in [("firmware list", "UpdateService"), ("tasks", "Tasks"), ("events", "EventService")] {
+        match self.bios().await {
+            Ok(bios) => {
+                let known = self.bios_registry_len(bios.registry.as_deref()).await;
+                let detail = format!("{} settings, {known} of them described", bios.attributes.len());
+                card.add("BIOS settings", if known > 0 { Mark::Works } else { Mark::WorkedAround }, detail);
+            }
+            Err(error) => card.lacks("BIOS settings", &error),
+        }
+        match self.boot_order().await {
+            Ok(order) => card.add("boot order", Mark::Works, format!("{} entries", order.len())),
+            Err(error) => card.lacks("boot order", &error),
+        }
+        match self.secure_boot().await.map(|found| found.enabled) {
+            Ok(Some(on)) => card.add("secure boot", Mark::Works, if on { "on" } else { "off" }),
+            Ok(None) => card.add("secure boot", Mark::Unknown, "not shown without a licence"),
+            Err(error) => card.lacks("secure boot", &error),
+        }
+        match self.firmware_ways().await {
+            Ok(ways) if ways.is_empty() => card.add("firmware update", Mark::Missing, "no way in"),
+            Ok(ways) => card.add("firmware update", Mark::Works, ways.join(", ")),
+            Err(error) => card.lacks("firmware update", &error),
+        }
+        for (name, key) in [
+            ("firmware list", "UpdateService"),
+            ("accounts", "AccountService"),
+            ("tasks", "Tasks"),
+            ("events", "EventService"),
+            ("certificates", "CertificateService"),
+        ] {
             match self.root[key]["@odata.id"].as_str() {
                 None => card.add(name, Mark::Missing, "not offered; nothing here needs it"),
                 Some(link) => match self.client.get::<Value>(link).await {

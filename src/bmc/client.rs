@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use redfish::{ErrorKind, HeaderName, Method, RetryPolicy};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 use url::Url;
 
 use super::BmcError;
+use super::exchange::Exchange;
+use super::fact::Fact;
 use super::gateway::{FAULT, Faults, Gateway, SECRET};
 
 /// Longer than anything that the gateway waits for: the gateway's limits are the ones that count.
@@ -26,10 +28,11 @@ pub(super) struct Client {
     base: Url,
     bmc: String,
     faults: Arc<Faults>,
+    exchange: Arc<Exchange>,
 }
 
 impl Client {
-    pub(super) fn new(gateway: Gateway, bmc: String) -> Result<Self, BmcError> {
+    pub(super) fn new(gateway: Gateway, bmc: String, exchange: Arc<Exchange>) -> Result<Self, BmcError> {
         let local = |why: String| BmcError::Local { what: "preparing the Redfish client".to_owned(), why };
         let redfish = redfish::Client::builder(gateway.base.as_str())
             .map_err(|e| local(e.to_string()))?
@@ -39,7 +42,7 @@ impl Client {
             .body_snippet_limit(4096)
             .build()
             .map_err(|e| local(e.to_string()))?;
-        Ok(Self { redfish, base: gateway.base, bmc, faults: gateway.faults })
+        Ok(Self { redfish, base: gateway.base, bmc, faults: gateway.faults, exchange })
     }
 
     /// The BMC as messages name it.
@@ -47,26 +50,43 @@ impl Client {
         &self.bmc
     }
 
+    /// Whether the BMC has that oddity, as far as it is known yet.
+    pub(super) fn has(&self, fact: Fact) -> bool {
+        self.exchange.has(fact)
+    }
+
     /// Reads a resource by its link.
     pub(super) async fn get<T: DeserializeOwned>(&self, link: &str) -> Result<T, BmcError> {
         let link = self.own(link)?;
-        self.redfish.get_uri(&link).await.map_err(|e| self.fault(&e, "GET", &link))
+        Box::pin(self.redfish.get_uri(&link)).await.map_err(|e| self.fault(&e, "GET", &link))
     }
 
     /// Runs an action.
     pub(super) async fn post(&self, link: &str, body: &Value) -> Result<Value, BmcError> {
-        self.raw(Method::POST, link, body).await
+        self.raw(Method::POST, link, Some(body)).await
     }
 
     /// Changes properties of a resource.
     pub(super) async fn patch(&self, link: &str, body: &Value) -> Result<Value, BmcError> {
-        self.raw(Method::PATCH, link, body).await
+        self.raw(Method::PATCH, link, Some(body)).await
     }
 
-    async fn raw(&self, method: Method, link: &str, body: &Value) -> Result<Value, BmcError> {
+    /// Runs an action without parameters.
+    pub(super) async fn act(&self, link: &str) -> Result<Value, BmcError> {
+        let body = self.has(Fact::BodyDemanded).then(|| json!({}));
+        self.raw(Method::POST, link, body.as_ref()).await
+    }
+
+    /// Removes a resource.
+    pub(super) async fn delete(&self, link: &str) -> Result<Value, BmcError> {
+        self.raw(Method::DELETE, link, None).await
+    }
+
+    async fn raw(&self, method: Method, link: &str, body: Option<&Value>) -> Result<Value, BmcError> {
         let link = self.own(link)?;
         let name = method.to_string();
-        self.redfish.request_json_value(method, &link, Some(body)).await.map_err(|e| self.fault(&e, &name, &link))
+        let asked = Box::pin(self.redfish.request_json_value(method, &link, body)).await;
+        asked.map_err(|e| self.fault(&e, &name, &link))
     }
 
     /// The links of a collection's members, over all its pages.
@@ -80,7 +100,11 @@ impl Client {
             }
             let page: Value = self.get(&link).await?;
             // Some BMCs send null or an object for an empty list.
-            let members = page["Members"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let members = page["Members"].as_array().map(Vec::as_slice);
+            if members.is_none() && !self.has(Fact::NullMembers) {
+                return Err(self.unreadable("GET", &link, "its Members are no list"));
+            }
+            let members = members.unwrap_or_default();
             links.extend(members.iter().filter_map(|member| member["@odata.id"].as_str()).map(str::to_owned));
             let more = page["Members@odata.nextLink"].as_str().or_else(|| page["@odata.nextLink"].as_str());
             next = more.filter(|more| !more.is_empty()).map(str::to_owned);

@@ -91,6 +91,26 @@ pub enum BmcError {
         /// The message ids, such as `Base.1.8.ActionParameterMissing`.
         ids: Vec<String>,
     },
+    /// The BMC wants a licence for it.
+    #[error("BMC {bmc} wants a licence for {request}: {message}")]
+    Licence {
+        /// The BMC, as host and port.
+        bmc: String,
+        /// Method and path.
+        request: String,
+        /// The BMC's own message.
+        message: String,
+    },
+    /// What the BMC began did not succeed.
+    #[error("BMC {bmc} began {what}, but {why}")]
+    Failed {
+        /// The BMC, as host and port.
+        bmc: String,
+        /// What was ordered.
+        what: String,
+        /// How its task ended, in the BMC's words.
+        why: String,
+    },
     /// The BMC kept answering that it is busy.
     #[error("BMC {bmc} stayed busy for {seconds} s on {request}: {message}")]
     Busy {
@@ -227,6 +247,8 @@ impl BmcError {
             Self::NotRedfish { .. } => "not-redfish",
             Self::NoTree { .. } => "no-tree",
             Self::Refused { .. } => "refused",
+            Self::Licence { .. } => "licence",
+            Self::Failed { .. } => "failed",
             Self::Busy { .. } => "busy",
             Self::ForeignLink { .. } => "foreign-link",
             Self::TooLarge { .. } => "too-large",
@@ -260,7 +282,7 @@ impl BmcError {
                                            account after a few wrong ones."
                 .into(),
             Self::PasswordChange { .. } => {
-                "Log in to the BMC's web page once and set a new password, then give that one.".into()
+                "Set a new one with `bedplate bmc password URL --first-login`, then give that one.".into()
             }
             Self::PinChanged { bmc, seen, place, .. } => {
                 let remove = place.as_ref().map(|place| format!(", or remove {bmc} from {place}")).unwrap_or_default();
@@ -286,6 +308,10 @@ impl BmcError {
             }
             Self::Refused { status: 403, .. } => "Give an account with the administrator's role.".into(),
             Self::Refused { .. } => "See the BMC's own log; `bedplate bmc check` shows what this BMC offers.".into(),
+            Self::Licence { .. } => {
+                format!("Install the vendor's licence for out-of-band management ({}).", super::oem::SUPERMICRO_LICENCES)
+            }
+            Self::Failed { .. } => "See the BMC's own log (`bedplate bmc log`), and try again.".into(),
             Self::Busy { .. } => "Wait some minutes and try again; a BMC that stays busy needs a reset of its own.".into(),
             Self::ForeignLink { .. } => {
                 "A BMC links only to itself. Check that no proxy stands before it, and report it to its vendor.".into()

@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use url::Url;
 
-use super::quirk::Quirks;
+use super::fact::Fact;
+use super::payload::Upload;
+use super::quirk::{self, Quirks};
 use super::recorded::Folder;
 use super::session::{Login, Session};
 use super::wire::Wire;
@@ -21,6 +23,8 @@ use super::{BmcError, Timing};
 const CONNECTIONS: usize = 2;
 /// ETags remembered for one BMC.
 const ETAGS_MAX: usize = 256;
+/// An answer longer than this is no error.
+const ERROR_MAX: usize = 16 * 1024;
 /// Bytes of an unreadable answer that are quoted.
 const QUOTE_MAX: usize = 300;
 /// Where a synthesised or annotated answer says what its headers said.
@@ -32,12 +36,27 @@ pub(super) struct Ask {
     pub(super) method: Method,
     /// Path and query, beginning with one slash.
     pub(super) path: String,
-    pub(super) body: Bytes,
+    pub(super) body: Body,
+    /// Whether the BMC may compress its answer.
+    pub(super) compressed: bool,
+}
+
+/// What is sent with a request.
+#[derive(Clone)]
+pub(super) enum Body {
+    /// JSON, or nothing.
+    Json(Bytes),
+    /// A file, and what stands around it.
+    Upload(Upload),
 }
 
 impl Ask {
     pub(super) fn get(path: &str) -> Self {
-        Self { method: Method::GET, path: path.to_owned(), body: Bytes::new() }
+        Self::json(Method::GET, path.to_owned(), Bytes::new())
+    }
+
+    pub(super) fn json(method: Method, path: String, body: Bytes) -> Self {
+        Self { method, path, body: Body::Json(body), compressed: false }
     }
 
     pub(super) fn name(&self) -> String {
@@ -66,6 +85,10 @@ impl Answer {
         serde_json::from_slice(&self.body).ok()
     }
 
+    fn is_empty(&self) -> bool {
+        self.body.trim_ascii().is_empty()
+    }
+
     fn retry_after(&self) -> Option<Duration> {
         self.header(header::RETRY_AFTER)?.parse().ok().map(Duration::from_secs)
     }
@@ -92,7 +115,14 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn new(bmc: String, origin: Url, source: Source, session: Session, timing: Timing) -> Self {
+    pub(super) fn new(
+        bmc: String,
+        origin: Url,
+        source: Source,
+        session: Session,
+        timing: Timing,
+        quirks: Quirks,
+    ) -> Self {
         Self {
             bmc,
             origin,
@@ -100,7 +130,7 @@ impl Exchange {
             session,
             etags: Mutex::default(),
             room: Semaphore::new(CONNECTIONS),
-            quirks: Mutex::new(Quirks::unknown()),
+            quirks: Mutex::new(quirks),
             timing,
         }
     }
@@ -110,7 +140,7 @@ impl Exchange {
         *self.quirks.lock().unwrap_or_else(PoisonError::into_inner) = quirks;
     }
 
-    fn quirks(&self) -> Quirks {
+    pub(super) fn quirks(&self) -> Quirks {
         *self.quirks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -132,7 +162,12 @@ impl Exchange {
             Ok(answer) => answer.status.as_u16().to_string(),
             Err(error) => error.kind().to_owned(),
         };
-        let body = serde_json::from_slice(&ask.body).map_or_else(|_| String::new(), |body| veil(body).to_string());
+        let body = match &ask.body {
+            Body::Json(body) => {
+                serde_json::from_slice(body).map_or_else(|_| String::new(), |body| veil(body).to_string())
+            }
+            Body::Upload(upload) => upload.name(),
+        };
         let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         tracing::info!(target: "audit", bmc = self.bmc, request = ask.name(), body, outcome, millis, "BMC changed");
     }
@@ -140,35 +175,38 @@ impl Exchange {
     /// The ETag ladder. A 412 or 428 means that nothing was changed, so the next rung may be tried.
     async fn change(&self, ask: &Ask) -> Result<Answer, BmcError> {
         let quirks = self.quirks();
+        let refused = |answer: &Answer| {
+            answer.status == StatusCode::PRECONDITION_FAILED
+                || (answer.status == StatusCode::PRECONDITION_REQUIRED && quirks.has(Fact::EtagDemanded))
+        };
         let key = bare(&ask.path);
         let known = self.etags.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
-        let first = if quirks.wants_any_etag() { Some("*".to_owned()) } else { known };
+        let first = if quirks.has(Fact::AmiStarEtag) { Some("*".to_owned()) } else { known };
         let answer = self.attempt(ask, first.as_deref()).await?;
-        if !is_etag_refusal(&answer) {
+        if !refused(&answer) {
             return Ok(answer);
         }
         let fresh = self.fresh_etag(key).await;
-        let strong = fresh.as_deref().and_then(|tag| tag.strip_prefix("W/")).map(str::to_owned);
-        let mut rungs = vec![];
-        rungs.extend(fresh.map(Some));
-        rungs.extend(strong.map(Some));
-        rungs.push(None);
-        if !quirks.refuses_any_etag() {
-            rungs.push(Some("*".to_owned()));
-        }
         let mut tried = vec![first];
         let mut last = answer;
-        for rung in rungs {
+        for rung in rungs(quirks, fresh) {
             if tried.contains(&rung) {
                 continue;
             }
             last = self.attempt(ask, rung.as_deref()).await?;
-            if !is_etag_refusal(&last) {
+            if !refused(&last) {
                 break;
             }
             tried.push(rung);
         }
         Ok(last)
+    }
+
+    /// Uploads a file to the BMC, and answers what it says of it as [`Exchange::carry`] does.
+    pub(super) async fn upload(&self, link: &str, upload: Upload) -> Result<Value, BmcError> {
+        let path = self.own(link).ok_or_else(|| self.foreign(&Ask::get(link), link))?;
+        let body = Body::Upload(upload);
+        self.carry(Ask { method: Method::POST, path, body, compressed: false }).await
     }
 
     /// Reads the resource again for its present ETag; none where it has none or cannot be read.
@@ -182,20 +220,26 @@ impl Exchange {
     /// Sends until there is an answer that is worth judging: logs in, logs in again once, waits for a busy BMC.
     async fn attempt(&self, ask: &Ask, if_match: Option<&str>) -> Result<Answer, BmcError> {
         let began = Instant::now();
+        let mut ask = ask.clone();
         let mut renewed = false;
         let mut waits = 0u32;
         loop {
-            let login = self.login_for(ask).await?;
+            let login = self.login_for(&ask).await?;
             let mut extra = HeaderMap::new();
             login.apply(&mut extra);
             if let Some(tag) = if_match.and_then(|tag| tag.parse().ok()) {
                 extra.insert(header::IF_MATCH, tag);
             }
-            let answer = self.send(ask, extra).await?;
+            let answer = self.send(&ask, extra).await?;
             match answer.status {
-                StatusCode::UNAUTHORIZED if matches!(login, Login::Token { .. }) && !renewed => {
+                StatusCode::UNAUTHORIZED if login.may_expire() && !renewed && self.has(Fact::SessionExpires) => {
                     renewed = true;
                     self.session.forget(&login).await;
+                }
+                StatusCode::NOT_ACCEPTABLE
+                    if ask.is_safe() && !ask.compressed && self.has(Fact::CompressionDemanded) =>
+                {
+                    ask.compressed = true;
                 }
                 StatusCode::UNAUTHORIZED if matches!(login, Login::None) && self.session.has_credentials() => {
                     // Some services do not even show their root to strangers.
@@ -206,14 +250,14 @@ impl Exchange {
                 }
                 StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
                     let wait = answer.retry_after();
-                    let again = wait.is_some() || ask.is_safe() || refused_before_acting(&answer);
+                    let again = wait.is_some() || ask.is_safe() || self.refused_before_acting(&answer);
                     if !again {
                         return Ok(answer);
                     }
                     let wait = wait.unwrap_or(self.timing.busy_pause * 2u32.pow(waits.min(4)));
                     waits += 1;
                     if began.elapsed() + wait > self.timing.busy_limit {
-                        return Err(self.busy(ask, &answer, began.elapsed()));
+                        return Err(self.busy(&ask, &answer, began.elapsed()));
                     }
                     tracing::debug!(bmc = self.bmc, request = ask.name(), ?wait, "the BMC is busy");
                     tokio::time::sleep(wait).await;
@@ -224,7 +268,7 @@ impl Exchange {
     }
 
     fn busy(&self, ask: &Ask, answer: &Answer, waited: Duration) -> BmcError {
-        let (message, _, _) = extended(answer);
+        let message = self.words(answer).message;
         BmcError::Busy { bmc: self.bmc.clone(), request: ask.name(), seconds: waited.as_secs(), message }
     }
 
@@ -246,7 +290,11 @@ impl Exchange {
             Source::Wire(wire) => wire,
         };
         let _permit = self.room.acquire().await.expect("the semaphore is never closed");
-        let limit = if self.quirks().is_slow(&ask.path) { self.timing.slow_answer } else { self.timing.answer };
+        let limit = match &ask.body {
+            Body::Upload(_) => self.timing.upload,
+            Body::Json(_) if self.quirks().is_slow(&ask.path) => self.timing.slow_answer,
+            Body::Json(_) => self.timing.answer,
+        };
         let mut tries = 0;
         loop {
             let error = match wire.send(ask, &extra, limit).await {
@@ -255,7 +303,7 @@ impl Exchange {
             };
             tries += 1;
             let broken = matches!(&error, BmcError::Unreachable { why: super::Reach::Broken(_), .. });
-            if !broken || !ask.is_safe() || tries > 2 {
+            if !broken || !ask.is_safe() || tries > 2 || !self.has(Fact::ConnectionDropped) {
                 return Err(error);
             }
             tracing::debug!(bmc = self.bmc, request = ask.name(), %error, "read again after a broken connection");
@@ -272,7 +320,7 @@ impl Exchange {
             }
             return Err(self.refusal(ask, answer, format!("it redirects to {to}, and redirects are not followed")));
         }
-        if !answer.status.is_success() {
+        if !self.is_success(answer) {
             return Err(self.judge(ask, answer));
         }
         let mut note = json!({ "status": answer.status.as_u16() });
@@ -292,11 +340,15 @@ impl Exchange {
                 }
                 Ok(value)
             }
-            _ if ask.is_safe() => Err(BmcError::Unreadable {
-                bmc: self.bmc.clone(),
-                request: ask.name(),
-                why: format!("it is no JSON object but {:?}", quote(&answer.body)),
-            }),
+            // The monitor of a task that goes on has nothing to say.
+            _ if ask.is_safe() && answer.is_empty() && answer.status != StatusCode::OK => Ok(json!({ NOTE: note })),
+            _ if ask.is_safe() || !(answer.is_empty() || self.has(Fact::SuccessWithoutJson)) => {
+                Err(BmcError::Unreadable {
+                    bmc: self.bmc.clone(),
+                    request: ask.name(),
+                    why: format!("it is no JSON object but {:?}", quote(&answer.body)),
+                })
+            }
             _ => {
                 if !answer.body.is_empty() {
                     note["text"] = json!(quote(&answer.body));
@@ -306,18 +358,41 @@ impl Exchange {
         }
     }
 
-    fn judge(&self, ask: &Ask, answer: &Answer) -> BmcError {
-        let (message, _, ids) = extended(answer);
-        if ids.iter().any(|id| id.ends_with("PasswordChangeRequired")) {
-            let account = self.session.username().unwrap_or_default();
-            return BmcError::PasswordChange { bmc: self.bmc.clone(), account };
+    /// Whether an answer says that what was asked is done or under way. An error in the body counts more than the status 200,
+    /// and where successes are written as errors, their message counts more than the status 400.
+    fn is_success(&self, answer: &Answer) -> bool {
+        let ok = answer.status.is_success();
+        if !(ok || answer.status == StatusCode::BAD_REQUEST) || answer.body.len() > ERROR_MAX {
+            return ok;
         }
-        self.refusal(ask, answer, message)
+        if !answer.json().is_some_and(|body| body["error"].is_object() && body.get("@odata.id").is_none()) {
+            return ok;
+        }
+        let of_ilo = self.has(Fact::HpeSuccessAsError);
+        let well = |id: &String| quirk::is_success(id) || (of_ilo && quirk::is_success_of_ilo(id));
+        // The code of the whole may only say that the messages say more.
+        let mut ids = self.words(answer).ids;
+        ids.retain(|id| !id.ends_with("ExtendedInfo") && !id.ends_with("GeneralError"));
+        if ids.is_empty() { ok } else { ids.iter().all(well) }
     }
 
-    fn refusal(&self, ask: &Ask, answer: &Answer, message: String) -> BmcError {
-        let (_, resolution, ids) = extended(answer);
+    fn judge(&self, ask: &Ask, answer: &Answer) -> BmcError {
+        let words = self.words(answer);
+        if words.ids.iter().any(|id| id.ends_with("PasswordChangeRequired")) {
+            let told = words.arguments.iter().find(|text| text.starts_with('/') && self.has(Fact::PasswordBlocked));
+            let account = told.and_then(|link| self.own(link)).or_else(|| self.session.username()).unwrap_or_default();
+            return BmcError::PasswordChange { bmc: self.bmc.clone(), account };
+        }
+        self.refusal(ask, answer, words.message)
+    }
+
+    pub(super) fn refusal(&self, ask: &Ask, answer: &Answer, message: String) -> BmcError {
+        let Words { ids, resolution, .. } = self.words(answer);
+        let licence = self.has(Fact::SupermicroLicence) && ids.iter().any(|id| id.ends_with("OemLicenseNotPassed"));
         let (bmc, request, status) = (self.bmc.clone(), ask.name(), answer.status.as_u16());
+        if licence {
+            return BmcError::Licence { bmc, request, message };
+        }
         BmcError::Refused { bmc, request, status, message, resolution, ids }
     }
 
@@ -329,10 +404,9 @@ impl Exchange {
         if ask.method != Method::GET {
             return;
         }
-        let tag = answer.header(header::ETAG).or_else(|| value["@odata.etag"].as_str()).filter(|tag| {
-            // A lone pair of quotes is what some BMCs send for "none".
-            !matches!(*tag, "" | "\"\"" | "W/\"\"")
-        });
+        let in_body = value["@odata.etag"].as_str().filter(|_| self.has(Fact::EtagInBody));
+        let none = |tag: &&str| tag.is_empty() || (self.has(Fact::EmptyEtag) && matches!(*tag, "\"\"" | "W/\"\""));
+        let tag = answer.header(header::ETAG).filter(|tag| !none(tag)).or(in_body).filter(|tag| !none(tag));
         let mut etags = self.etags.lock().unwrap_or_else(PoisonError::into_inner);
         match tag {
             Some(tag) if etags.len() < ETAGS_MAX || etags.contains_key(bare(&ask.path)) => {
@@ -383,13 +457,42 @@ impl Exchange {
         &self.bmc
     }
 
+    /// The session's token, where there is a session.
+    pub(super) async fn session_key(&self) -> Option<String> {
+        match self.session.current(self).await.ok()? {
+            Login::Token { token, .. } => token.to_str().ok().map(str::to_owned),
+            _ => None,
+        }
+    }
+
+    pub(super) fn has(&self, fact: Fact) -> bool {
+        self.quirks().has(fact)
+    }
+
+    pub(super) fn words(&self, answer: &Answer) -> Words {
+        Words::read(answer, self.has(Fact::InfoAsObject))
+    }
+
+    /// Whether a busy answer says that nothing was begun.
+    fn refused_before_acting(&self, answer: &Answer) -> bool {
+        self.has(Fact::NotReadyYet) && self.words(answer).ids.iter().any(|id| quirk::is_not_ready(id))
+    }
+
     pub(super) fn timing(&self) -> &Timing {
         &self.timing
     }
 }
 
-fn is_etag_refusal(answer: &Answer) -> bool {
-    matches!(answer.status, StatusCode::PRECONDITION_FAILED | StatusCode::PRECONDITION_REQUIRED)
+/// What may be sent as `If-Match` after a refusal, in turn.
+fn rungs(quirks: Quirks, fresh: Option<String>) -> Vec<Option<String>> {
+    let strong = fresh.as_deref().and_then(|tag| tag.strip_prefix("W/")).map(str::to_owned);
+    let mut rungs: Vec<Option<String>> = fresh.map(Some).into_iter().collect();
+    rungs.extend(strong.filter(|_| quirks.has(Fact::WeakEtag)).map(Some));
+    rungs.extend(quirks.has(Fact::EtagUnwanted).then_some(None));
+    if !quirks.has(Fact::HpeStarRefused) {
+        rungs.push(Some("*".to_owned()));
+    }
+    rungs
 }
 
 fn is_root(path: &str) -> bool {
@@ -411,38 +514,49 @@ fn is_plain(link: &str) -> bool {
     no_host && !link.chars().any(char::is_control) && !link.starts_with(' ')
 }
 
-/// Whether a busy answer says that nothing was begun.
-fn refused_before_acting(answer: &Answer) -> bool {
-    let (_, _, ids) = extended(answer);
-    ids.iter().any(|id| super::quirk::is_not_ready(id))
+/// What a BMC says of its answer, in its own words.
+pub(super) struct Words {
+    pub(super) message: String,
+    /// Its advice; empty where it gives none.
+    pub(super) resolution: String,
+    /// Message ids, such as `Base.1.8.ActionParameterMissing`.
+    pub(super) ids: Vec<String>,
+    /// What the messages are about.
+    pub(super) arguments: Vec<String>,
 }
 
-/// The BMC's own message, its advice and its message ids. The list may be an object, and the wrapper may be missing.
-pub(super) fn extended(answer: &Answer) -> (String, String, Vec<String>) {
-    let Some(body) = answer.json() else {
-        return (quote(&answer.body), String::new(), vec![]);
-    };
-    let error = body.get("error").unwrap_or(&body);
-    let info = &error["@Message.ExtendedInfo"];
-    let items = match info {
-        Value::Array(items) => items.clone(),
-        Value::Object(_) => vec![info.clone()],
-        _ => vec![],
-    };
-    let texts = |key: &str| -> Vec<String> {
-        let texts = items.iter().filter_map(|item| item[key].as_str()).map(str::trim).filter(|text| !text.is_empty());
-        texts.map(str::to_owned).collect()
-    };
-    let mut ids = texts("MessageId");
-    ids.extend(error["code"].as_str().map(str::to_owned));
-    let mut messages = texts("Message");
-    messages.dedup();
-    let message = match messages.is_empty() {
-        false => messages.join(" "),
-        true => error["message"].as_str().map_or_else(|| quote(&answer.body), str::to_owned),
-    };
-    let resolution = texts("Resolution").into_iter().find(|text| !text.eq_ignore_ascii_case("none"));
-    (message, resolution.unwrap_or_default(), ids)
+impl Words {
+    /// Reads them. The list may be an object, and the wrapper may be missing.
+    fn read(answer: &Answer, objects: bool) -> Self {
+        let Some(body) = answer.json() else {
+            let message = quote(&answer.body);
+            return Self { message, resolution: String::new(), ids: vec![], arguments: vec![] };
+        };
+        let error = body.get("error").unwrap_or(&body);
+        let info = &error["@Message.ExtendedInfo"];
+        let items = match info {
+            Value::Array(items) => items.clone(),
+            Value::Object(_) if objects => vec![info.clone()],
+            _ => vec![],
+        };
+        let texts = |key: &str| -> Vec<String> {
+            let texts =
+                items.iter().filter_map(|item| item[key].as_str()).map(str::trim).filter(|text| !text.is_empty());
+            texts.map(str::to_owned).collect()
+        };
+        let mut ids = texts("MessageId");
+        ids.extend(error["code"].as_str().map(str::to_owned));
+        let mut messages = texts("Message");
+        messages.dedup();
+        let message = match messages.is_empty() {
+            false => messages.join(" "),
+            true => error["message"].as_str().map_or_else(|| quote(&answer.body), str::to_owned),
+        };
+        let resolution = texts("Resolution").into_iter().find(|text| !text.eq_ignore_ascii_case("none"));
+        let arguments = items.iter().filter_map(|item| item["MessageArgs"].as_array()).flatten();
+        let arguments = arguments.filter_map(Value::as_str).map(str::to_owned).collect();
+        Self { message, resolution: resolution.unwrap_or_default(), ids, arguments }
+    }
 }
 
 fn quote(body: &[u8]) -> String {

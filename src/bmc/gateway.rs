@@ -101,7 +101,7 @@ impl Door {
             return respond(StatusCode::PAYLOAD_TOO_LARGE, &json!({ "error": { "code": "bedplate.too-large" } }));
         };
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        let ask = Ask { method: parts.method, path, body: body.to_bytes() };
+        let ask = Ask::json(parts.method, path, body.to_bytes());
         match self.exchange.carry(ask).await {
             Ok(value) => respond(StatusCode::OK, &value),
             Err(error) => {
@@ -145,7 +145,7 @@ mod tests {
     //! Only who knows the secret gets through the gateway, and errors wait there no longer than they must.
     use http_body_util::Empty;
 
-    use super::super::{Address, MemoryPins, Target, Timing, open};
+    use super::super::{Address, Facts, MemoryPins, Target, Timing, open};
     use super::*;
 
     async fn status(base: &Url, secret: Option<&str>) -> u16 {
@@ -170,7 +170,7 @@ mod tests {
         std::fs::create_dir_all(&root).unwrap();
         std::fs::write(root.join("index.json"), r##"{"RedfishVersion": "1.0.0"}"##).unwrap();
         let address = Address::Folder(folder.path().to_owned());
-        let target = Target { address, system: None, credentials: None, pin: None };
+        let target = Target { address, system: None, credentials: None, pin: None, without: Facts::default() };
         let exchange = Arc::new(open(&target, Arc::new(MemoryPins::default()), Timing::default()).unwrap());
         let workers = Workers::new();
         let gateway = Gateway::open(exchange, &workers).await.unwrap();

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::fact::Fact;
 use super::{Bmc, BmcError, PowerState, links};
 
 /// Requests under way at once; the gateway allows no more.
@@ -210,7 +211,7 @@ impl Survey<'_> {
     async fn identity(&mut self, system: &redfish::ComputerSystem) -> Identity {
         let sku = said(system.extra.get("SKU").and_then(Value::as_str));
         let own = said(system.serial_number.as_deref());
-        let serial = if self.bmc.quirks.serial_is_sku() { sku.or(own) } else { own };
+        let serial = if self.bmc.quirks.has(Fact::DellServiceTag) { sku.or(own) } else { own };
         let (vendor, model) = (said(system.manufacturer.as_deref()), said(system.model.as_deref()));
         let mut identity = Identity { vendor, model, serial };
         let chassis = system.extra.get("Links").map(|all| links(&all["Chassis"])).unwrap_or_default();
@@ -241,7 +242,8 @@ impl Survey<'_> {
         match self.bmc.client.get::<redfish::Manager>(link).await {
             Ok(manager) => ManagerInfo {
                 model: manager.extra.get("Model").and_then(text).or(said(manager.name.as_deref())),
-                firmware_version: said(manager.firmware_version.as_deref()),
+                firmware_version: said(manager.firmware_version.as_deref())
+                    .map(|version| self.bmc.quirks.version(&version).to_owned()),
             },
             Err(error) => {
                 self.gap("BMC", &error);
@@ -299,7 +301,8 @@ impl Survey<'_> {
         if !none_yet {
             return gpus;
         }
-        for link in self.bmc.systems.iter().filter(|link| **link != self.bmc.system) {
+        let beside = self.bmc.systems.iter().filter(|link| **link != self.bmc.system);
+        for link in beside.filter(|_| self.bmc.quirks.has(Fact::NvidiaGpusOnBaseboard) || !self.bmc.quirks.is_known()) {
             let other: Result<Value, _> = self.bmc.client.get(link).await;
             let Ok(other) = other else { continue };
             if other.get("Boot").is_some() {
@@ -400,11 +403,8 @@ impl Survey<'_> {
         let parts: Vec<redfish::SoftwareInventory> = self.parts("firmware", service.get("FirmwareInventory")).await;
         let mut seen = BTreeSet::new();
         let firmware = parts.iter().filter_map(|part| {
-            let id = part.id.as_deref().unwrap_or_default();
-            let name = said(part.name.as_deref()).or(said(part.id.as_deref()))?;
-            let version = said(part.version.as_deref())?;
-            let new = self.bmc.quirks.is_running_firmware(id) && seen.insert((name.clone(), version.clone()));
-            new.then_some(Firmware { name, version })
+            let firmware = self.bmc.running(part)?;
+            seen.insert((firmware.name.clone(), firmware.version.clone())).then_some(firmware)
         });
         firmware.collect()
     }

@@ -3,6 +3,8 @@
 
 use serde_json::{Value, json};
 
+use super::fact::Fact;
+use super::quirk::Quirks;
 use super::{Bmc, BmcError, until};
 
 /// How often an ejection that does not show is ordered.
@@ -18,14 +20,19 @@ struct Slot {
 }
 
 impl Slot {
-    fn read(link: &str, document: &Value) -> Self {
+    fn read(link: &str, document: &Value, quirks: Quirks) -> Self {
         let text = |key: &str| document[key].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+        let idle = document["ConnectedVia"] == "NotConnected" && quirks.has(Fact::SupermicroIdleSlot);
+        let actions = match quirks.has(Fact::SupermicroOemEject) {
+            true => document["Actions"].clone(),
+            false => json!({ "#VirtualMedia.EjectMedia": document["Actions"]["#VirtualMedia.EjectMedia"] }),
+        };
         Self {
             link: link.to_owned(),
-            inserted: document["Inserted"].as_bool().unwrap_or(false),
-            image: text("Image"),
+            inserted: document["Inserted"].as_bool().unwrap_or(false) && !idle,
+            image: text("Image").filter(|_| !idle),
             insert: action(&document["Actions"], "InsertMedia"),
-            eject: action(&document["Actions"], "EjectMedia"),
+            eject: action(&actions, "EjectMedia"),
         }
     }
 
@@ -41,7 +48,7 @@ impl Slot {
 }
 
 /// An action's target, by the end of its name, also where it is an OEM one.
-fn action(actions: &Value, name: &str) -> Option<String> {
+pub(super) fn action(actions: &Value, name: &str) -> Option<String> {
     let own = actions.as_object()?.iter().find(|(key, _)| key.ends_with(name));
     let found = own.and_then(|(_, action)| action["target"].as_str()).map(str::to_owned);
     found.or_else(|| {
@@ -52,18 +59,24 @@ fn action(actions: &Value, name: &str) -> Option<String> {
 }
 
 /// The forms of an insertion, plainest first: some BMCs reject what others demand.
-fn rungs(url: &str) -> Vec<Value> {
+fn rungs(url: &str, quirks: Quirks) -> Vec<Value> {
     let protocol = if url.starts_with("https:") { "HTTPS" } else { "HTTP" };
-    vec![
+    let mut rungs = vec![
         json!({ "Image": url }),
         json!({ "Image": url, "TransferProtocolType": protocol }),
         json!({ "Image": url, "TransferProtocolType": protocol, "TransferMethod": "Stream" }),
         json!({ "Image": url, "Inserted": true, "WriteProtected": true }),
-        json!({
+    ];
+    if !quirks.has(Fact::InsertParameters) {
+        rungs.truncate(1);
+    }
+    if quirks.has(Fact::NvidiaMediaUser) {
+        rungs.push(json!({
             "Image": url, "TransferProtocolType": protocol, "TransferMethod": "Stream",
             "UserName": "none", "Password": "none"
-        }),
-    ]
+        }));
+    }
+    rungs
 }
 
 impl Bmc {
@@ -82,7 +95,9 @@ impl Bmc {
             match self.insert_into(&slot, url).await {
                 Ok(()) => return Ok(()),
                 // A slot of the console, of the network block device, or without licence: the next may do.
-                Err(error @ (BmcError::Refused { .. } | BmcError::NotObeyed { .. } | BmcError::Unsupported { .. })) => {
+                Err(error @ (BmcError::Refused { .. } | BmcError::NotObeyed { .. } | BmcError::Unsupported { .. }))
+                    if self.quirks.has(Fact::SlotRefuses) =>
+                {
                     tracing::debug!(bmc = self.name(), slot = slot.link, %error, "the next slot is tried");
                     if !matches!(last, BmcError::Refused { .. }) {
                         last = error;
@@ -100,6 +115,9 @@ impl Bmc {
         }
         let taken = match &slot.insert {
             Some(target) => self.climb(target, url).await?,
+            None if !self.quirks.has(Fact::MediaByPatch) => {
+                return Err(self.unsupported("insert media: its slot has no such action"));
+            }
             None => {
                 let body = json!({ "Image": url, "Inserted": true, "WriteProtected": true });
                 self.client.patch(&slot.link, &body).await?
@@ -123,8 +141,8 @@ impl Bmc {
     /// Tries each form until one is taken. The first refusal is the one to report: later forms are guesses.
     async fn climb(&self, target: &str, url: &str) -> Result<Value, BmcError> {
         let mut first = None;
-        for body in rungs(url) {
-            let error = match self.patiently(|| self.client.post(target, &body)).await {
+        for body in rungs(url, self.quirks) {
+            let error = match self.post(target, &body).await {
                 Ok(taken) => return Ok(taken),
                 Err(error) => error,
             };
@@ -154,9 +172,10 @@ impl Bmc {
     async fn eject(&self, slot: &Slot) -> Result<(), BmcError> {
         let limit = self.timing().media / EJECTIONS;
         let mut refusal = None;
-        for _ in 0..EJECTIONS {
+        let ejections = if self.quirks.has(Fact::DellStaleInserted) { EJECTIONS } else { 1 };
+        for _ in 0..ejections {
             let sent = match &slot.eject {
-                Some(target) => self.client.post(target, &json!({})).await,
+                Some(target) => self.client.act(target).await,
                 None => self.client.patch(&slot.link, &json!({ "Image": null, "Inserted": false })).await,
             };
             refusal = sent.err();
@@ -182,7 +201,7 @@ impl Bmc {
 
     async fn slot(&self, link: &str) -> Result<Slot, BmcError> {
         let document: Value = self.client.get(link).await?;
-        Ok(Slot::read(link, &document))
+        Ok(Slot::read(link, &document, self.quirks))
     }
 
     /// The CD slots of the system, then those of its managers, best first.
@@ -206,7 +225,7 @@ impl Bmc {
                 let id = document["Id"].as_str().unwrap_or_default();
                 let rank = self.quirks.media_rank(id).filter(|_| takes_cd(&document));
                 if let Some(rank) = rank {
-                    ranked.push((rank, Slot::read(&link, &document)));
+                    ranked.push((rank, Slot::read(&link, &document, self.quirks)));
                 }
             }
         }
@@ -246,7 +265,7 @@ mod tests {
 
     #[test]
     fn stale_or_other_images_do_not_count() {
-        let slot = |document| Slot::read("/s", &document);
+        let slot = |document| Slot::read("/s", &document, Quirks::unknown(crate::bmc::Facts::default()));
         let url = "http://10.0.0.1/media/7/boot.iso";
         assert!(slot(json!({ "Inserted": true, "Image": url })).holds(url));
         assert!(slot(json!({ "Inserted": true, "Image": "boot.iso" })).holds(url));

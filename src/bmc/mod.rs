@@ -1,22 +1,36 @@
 //! One Redfish controller: the gateway that owns the wire, and the verbs that rack steps need. Every verb reads back
 //! what it wrote: a BMC's "OK" is not believed.
 
+mod account;
+mod bios;
 mod boot;
+mod boot_order;
 mod card;
 mod client;
 mod error;
+mod event;
 mod exchange;
+mod fact;
+mod firmware;
 mod gateway;
+mod health;
 mod inventory;
 mod led;
+mod ledger;
+mod log;
 mod media;
+mod oem;
+mod payload;
 mod pins;
 mod power;
 mod quirk;
 mod record;
 mod recorded;
+mod registry;
+mod secure_boot;
 mod session;
 mod target;
+mod task;
 mod wire;
 
 use std::sync::Arc;
@@ -26,14 +40,24 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+pub use account::{Account, change_first_password};
+pub use bios::{Bios, BiosChange, BiosOrder};
 pub use boot::{BootTarget, Kept};
+pub use boot_order::BootOption;
 pub use card::{Card, Mark, Trait};
 pub use error::{BmcError, Reach};
+pub use event::Subscription;
+pub use fact::{Fact, Facts};
+pub use firmware::{FirmwareSource, FirmwareUpdate};
+pub use health::{Health, Reading, Unwell};
 pub use inventory::{Cpu, Drive, Firmware, Gpu, Inventory, ManagerInfo, Nic};
+pub use log::LogEntry;
 pub use pins::{MemoryPins, PinFile, Pins, format_pin, parse_pin};
 pub use power::{PowerAction, PowerState};
 pub use record::Recording;
+pub use secure_boot::SecureBoot;
 pub use target::{Address, Credentials, Target};
+pub use task::{Task, TaskState};
 
 use client::Client;
 use exchange::{Exchange, NOTE, Source};
@@ -70,6 +94,14 @@ pub struct Timing {
     pub media: Duration,
     /// For a setting (boot, LED) to read back.
     pub setting: Duration,
+    /// For a controller to be ready for settings and updates.
+    pub controller: Duration,
+    /// For a task that does not wait for the node's next start.
+    pub task: Duration,
+    /// For a file to be uploaded.
+    pub upload: Duration,
+    /// For a firmware update.
+    pub firmware: Duration,
 }
 
 impl Default for Timing {
@@ -85,6 +117,10 @@ impl Default for Timing {
             graceful: Duration::from_secs(300),
             media: Duration::from_secs(60),
             setting: Duration::from_secs(20),
+            controller: Duration::from_secs(600),
+            task: Duration::from_secs(300),
+            upload: Duration::from_secs(1800),
+            firmware: Duration::from_secs(7200),
         }
     }
 }
@@ -125,8 +161,8 @@ impl Bmc {
         };
         let bmc = exchange.bmc().to_owned();
         let found = async {
-            let client = Client::new(gateway, bmc)?;
-            let found = find(&client, target.system.as_deref()).await?;
+            let client = Client::new(gateway, bmc, exchange.clone())?;
+            let found = find(&client, target.system.as_deref(), target.without).await?;
             Ok((client, found))
         };
         let (client, found) = match found.await {
@@ -195,18 +231,19 @@ impl Drop for Bmc {
 }
 
 fn open(target: &Target, pins: Arc<dyn Pins>, timing: Timing) -> Result<Exchange, BmcError> {
+    let quirks = Quirks::unknown(target.without);
     match &target.address {
         Address::Url(url) => {
-            let wire = Wire::new(url, target.pin, pins, timing.clone())?;
-            let session = Session::new(target.credentials.clone());
+            let wire = Wire::new(url, target.pin, pins.clone(), timing.clone())?;
+            let session = Session::new(target.credentials.clone(), pins);
             let name = wire.name().to_owned();
-            Ok(Exchange::new(name, url.clone(), Source::Wire(Box::new(wire)), session, timing))
+            Ok(Exchange::new(name, url.clone(), Source::Wire(Box::new(wire)), session, timing, quirks))
         }
         Address::Folder(path) => {
             let folder = Folder::open(path)?;
             let origin = Url::parse("http://recorded.invalid/").expect("a constant URL is valid");
             let name = path.display().to_string();
-            Ok(Exchange::new(name, origin, Source::Folder(folder), Session::new(None), timing))
+            Ok(Exchange::new(name, origin, Source::Folder(folder), Session::new(None, pins), timing, quirks))
         }
     }
 }
@@ -220,7 +257,7 @@ struct Found {
     quirks: Quirks,
 }
 
-async fn find(client: &Client, wanted: Option<&str>) -> Result<Found, BmcError> {
+async fn find(client: &Client, wanted: Option<&str>, without: Facts) -> Result<Found, BmcError> {
     let root = root(client).await?;
     let systems = match root["Systems"]["@odata.id"].as_str() {
         Some(link) => client.members(link).await?,
@@ -237,7 +274,7 @@ async fn find(client: &Client, wanted: Option<&str>) -> Result<Found, BmcError> 
         Some(link) => client.get(link).await.unwrap_or_default(),
         None => Value::Null,
     };
-    let quirks = Quirks::classify(&root, &document, &manager);
+    let quirks = Quirks::classify(&root, &document, &manager, without);
     Ok(Found { root, systems, system, managers, quirks })
 }
 
@@ -283,7 +320,7 @@ async fn choose(client: &Client, links: &[String], wanted: Option<&str>) -> Resu
         return Err(which(format!("BMC {} has no system {wanted:?}; it has: {}", client.bmc(), list(&known))));
     }
     // A system that only gathers parts (a GPU baseboard) has neither a boot setting nor a power switch.
-    if known.len() > 1 {
+    if known.len() > 1 && client.has(Fact::BaseboardBeside) {
         known.retain(|(_, _, system)| {
             system.get("Boot").is_some() && system["Actions"].get("#ComputerSystem.Reset").is_some()
         });

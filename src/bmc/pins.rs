@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::BmcError;
+use super::ledger::Ledger;
 
 /// Where pins are kept: a file for the command line, rows for the appliance.
 pub trait Pins: Send + Sync + 'static {
@@ -23,11 +24,25 @@ pub trait Pins: Send + Sync + 'static {
     fn place(&self) -> String {
         "the known pins".to_owned()
     }
+
+    /// Notes that this process has a session at a BMC, so that it is found should the process be killed.
+    fn session_begun(&self, _authority: &str, _place: &str) {}
+
+    /// Forgets a session that is no more.
+    fn session_ended(&self, _authority: &str, _place: &str) {}
+
+    /// The sessions that processes which are gone left at a BMC.
+    fn sessions_left(&self, _authority: &str) -> Vec<String> {
+        vec![]
+    }
 }
 
 /// Pins in a TOML file (`"10.0.0.5:443" = "sha256:…"`), read whole and replaced whole.
+///
+/// Open sessions are noted in the folder `….sessions` beside it.
 pub struct PinFile {
     path: PathBuf,
+    sessions: Ledger,
     pins: Mutex<BTreeMap<String, [u8; 32]>>,
 }
 
@@ -57,7 +72,8 @@ impl PinFile {
                 parse_pin(&text).ok_or_else(|| fail(format!("{text:?} is not sha256: and 64 hexadecimal digits")))?;
             pins.insert(authority, pin);
         }
-        Ok(Self { path: path.to_owned(), pins: Mutex::new(pins) })
+        let sessions = Ledger::at(path.with_extension("sessions"));
+        Ok(Self { path: path.to_owned(), sessions, pins: Mutex::new(pins) })
     }
 
     fn write(&self, pins: &BTreeMap<String, [u8; 32]>) -> std::io::Result<()> {
@@ -98,6 +114,20 @@ impl Pins for PinFile {
 
     fn place(&self) -> String {
         self.path.display().to_string()
+    }
+
+    fn session_begun(&self, authority: &str, place: &str) {
+        if let Err(error) = self.sessions.begun(authority, place) {
+            tracing::warn!(bmc = authority, %error, "a BMC session could not be noted; it stays open should this process be killed");
+        }
+    }
+
+    fn session_ended(&self, authority: &str, place: &str) {
+        self.sessions.ended(authority, place);
+    }
+
+    fn sessions_left(&self, authority: &str) -> Vec<String> {
+        self.sessions.left(authority)
     }
 }
 

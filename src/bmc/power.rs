@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::fact::Fact;
 use super::{Bmc, BmcError, until};
 
 /// How often a refusal that passes is asked again.
@@ -62,12 +63,14 @@ pub enum PowerAction {
     GracefulOff,
     /// Switch off at once and on again.
     ForceRestart,
+    /// Take the power from the whole machine, its standby parts too, and give it back. The BMC may be away for minutes.
+    AcCycle,
 }
 
 impl PowerAction {
     fn goal(self) -> PowerState {
         match self {
-            Self::On | Self::ForceRestart => PowerState::On,
+            Self::On | Self::ForceRestart | Self::AcCycle => PowerState::On,
             Self::ForceOff | Self::GracefulOff => PowerState::Off,
         }
     }
@@ -79,6 +82,7 @@ impl PowerAction {
             Self::ForceOff => &["ForceOff"],
             Self::GracefulOff => &["GracefulShutdown", "PushPowerButton"],
             Self::ForceRestart => &["ForceRestart", "PowerCycle"],
+            Self::AcCycle => &["FullPowerCycle"],
         }
     }
 }
@@ -99,8 +103,10 @@ impl Bmc {
     pub async fn set_power(&self, action: PowerAction) -> Result<(), BmcError> {
         let system = self.system().await?;
         let now = PowerState::read(&system);
-        if action == PowerAction::ForceRestart {
-            return self.restart(&system, now).await;
+        match action {
+            PowerAction::ForceRestart => return self.restart(&system, now).await,
+            PowerAction::AcCycle => return self.ac_cycle(&system).await,
+            _ => {}
         }
         if now == action.goal() {
             return Ok(());
@@ -117,7 +123,10 @@ impl Bmc {
         let offered = self.reset_types(system).await;
         let name = PowerAction::ForceRestart.names().iter().find(|name| offered.iter().any(|o| o == *name));
         match name {
-            Some(name) if !self.quirks.restart_hangs() => {
+            None if !self.quirks.has(Fact::RestartMissing) => {
+                Err(self.unsupported(format!("restart the node: it offers only {}", offered.join(", "))))
+            }
+            Some(name) if !self.quirks.has(Fact::LenovoRestartHangs) => {
                 self.reset(system, name).await?;
                 self.observe(PowerAction::ForceRestart).await
             }
@@ -125,6 +134,25 @@ impl Bmc {
                 self.switch(system, PowerAction::ForceOff).await?;
                 self.switch(system, PowerAction::On).await
             }
+        }
+    }
+
+    /// A power cycle of the whole machine, by the standard's action or the vendor's own.
+    async fn ac_cycle(&self, system: &Value) -> Result<(), BmcError> {
+        let own = |key: &str| super::media::action(&system["Actions"], key);
+        let (target, name) = if self.reset_types(system).await.iter().any(|name| name == "FullPowerCycle") {
+            (None, "FullPowerCycle")
+        } else if self.quirks.has(Fact::HpeAuxCycle) {
+            (own("HpeComputerSystemExt.SystemReset"), "AuxCycle")
+        } else if self.quirks.has(Fact::LenovoAcCycle) {
+            (own("LenovoComputerSystem.SystemReset"), "ACPowerCycle")
+        } else {
+            return Err(self.unsupported("take the power from the whole machine"));
+        };
+        match target {
+            Some(target) => self.post(&target, &json!({ "ResetType": name })).await.map(drop),
+            None if name == "FullPowerCycle" => self.reset(system, name).await,
+            None => Err(self.unsupported("take the power from the whole machine: its action is missing")),
         }
     }
 
@@ -177,7 +205,7 @@ impl Bmc {
         let fixed = format!("{}/Actions/ComputerSystem.Reset", self.system.trim_end_matches('/'));
         let target = system["Actions"]["#ComputerSystem.Reset"]["target"].as_str().unwrap_or(&fixed);
         let body = json!({ "ResetType": name });
-        self.patiently(|| self.client.post(target, &body)).await.map(drop)
+        self.post(target, &body).await.map(drop)
     }
 
     /// What the BMC offers, from the action itself or from the description that it links; empty where it does not say.
@@ -191,11 +219,27 @@ impl Bmc {
         if !named.is_empty() {
             return named;
         }
-        let Some(link) = action["@Redfish.ActionInfo"].as_str() else { return named };
+        let linked = action["@Redfish.ActionInfo"].as_str().filter(|_| self.quirks.has(Fact::ResetTypesLinked));
+        let Some(link) = linked else { return named };
         let Ok(info) = self.client.get::<Value>(link).await else { return named };
         let parameters = info["Parameters"].as_array().map(Vec::as_slice).unwrap_or_default();
         let of_type = parameters.iter().find(|parameter| parameter["Name"] == "ResetType");
         of_type.map(|parameter| texts(&parameter["AllowableValues"])).unwrap_or_default()
+    }
+
+    /// Changes a resource, patiently.
+    pub(super) async fn patch(&self, link: &str, body: &Value) -> Result<Value, BmcError> {
+        self.patiently(|| self.client.patch(link, body)).await
+    }
+
+    /// Runs an action or makes a resource, patiently.
+    pub(super) async fn post(&self, link: &str, body: &Value) -> Result<Value, BmcError> {
+        self.patiently(|| self.client.post(link, body)).await
+    }
+
+    /// Runs an action without parameters, patiently.
+    pub(super) async fn act(&self, link: &str) -> Result<Value, BmcError> {
+        self.patiently(|| self.client.act(link)).await
     }
 
     /// Asks again where this kind of BMC is known to refuse for a while without having done anything.

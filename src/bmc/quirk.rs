@@ -1,11 +1,14 @@
-//! Vendor oddities as named facts: a BMC is classified once, from its root, system and manager, and then asked. The
-//! only file that names vendors. Where each fact comes from is written in docs/hardware.md.
+//! Whose firmware a BMC runs: classified once, from its root, system and manager, and then asked for its facts. With `fact`, the only
+//! file that names vendors.
 
 use serde_json::Value;
 
+use super::fact::{Fact, Facts};
+
 /// Whose firmware answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Family {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Family {
+    #[default]
     Unknown,
     Idrac,
     Ilo,
@@ -17,31 +20,23 @@ enum Family {
     Emulator,
 }
 
-/// What is odd about one BMC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Quirks {
+/// What tells BMCs apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Maker {
     family: Family,
-    /// A machine that hangs when it is reset without being switched off.
-    restart_hangs: bool,
-    /// The one machine of its family whose virtual CD is an ordinary one.
-    plain_cd: bool,
-    /// The generation of controller that refuses to switch on for a while after switching off.
-    late_power_on: bool,
+    /// The machine's model, in lower case.
+    model: String,
+    /// The version of the BMC's firmware, in lower case.
+    firmware: String,
 }
 
-impl Quirks {
-    /// What is assumed of a BMC before it is known.
-    pub(super) const fn unknown() -> Self {
-        Self { family: Family::Unknown, restart_hangs: false, plain_cd: false, late_power_on: false }
-    }
-
-    /// Classifies by what the documents say of their maker; missing documents are null.
-    pub(super) fn classify(root: &Value, system: &Value, manager: &Value) -> Self {
+impl Maker {
+    /// Reads it from what the documents say of their maker; missing documents are null.
+    fn read(root: &Value, system: &Value, manager: &Value) -> Self {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_ascii_lowercase();
         let makers = [text(&root["Vendor"]), text(&system["Manufacturer"]), text(&manager["Manufacturer"])].join("\n");
         let oem = |key: &str| [root, manager].iter().any(|document| document["Oem"].get(key).is_some());
         let controller = text(&manager["Model"]);
-        let model = text(&system["Model"]);
         let is = |name: &str| makers.contains(name);
         let family = if is("dell") || oem("Dell") {
             Family::Idrac
@@ -62,13 +57,44 @@ impl Quirks {
         } else {
             Family::Unknown
         };
-        let late_power_on = family == Family::Idrac && text(&manager["FirmwareVersion"]).starts_with("1.");
-        Self {
-            family,
-            restart_hangs: model.contains("sr675 v3"),
-            plain_cd: model.contains("ars-111gl-nhr"),
-            late_power_on,
-        }
+        Self { family, model: text(&system["Model"]), firmware: text(&manager["FirmwareVersion"]) }
+    }
+
+    pub(super) fn is(&self, family: Family) -> bool {
+        self.family == family
+    }
+
+    pub(super) fn model_has(&self, part: &str) -> bool {
+        self.model.contains(part)
+    }
+
+    pub(super) fn firmware_starts(&self, start: &str) -> bool {
+        self.firmware.starts_with(start)
+    }
+
+    /// Whether the firmware's first number is known and lower than this.
+    pub(super) fn firmware_below(&self, major: u32) -> bool {
+        self.firmware.split('.').next().and_then(|first| first.parse::<u32>().ok()).is_some_and(|first| first < major)
+    }
+}
+
+/// One BMC's family and facts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Quirks {
+    family: Family,
+    facts: Facts,
+}
+
+impl Quirks {
+    /// What is assumed of a BMC before it is known.
+    pub(super) fn unknown(without: Facts) -> Self {
+        Self { family: Family::Unknown, facts: Facts::of(&Maker::default(), without) }
+    }
+
+    /// Classifies by what the documents say of their maker.
+    pub(super) fn classify(root: &Value, system: &Value, manager: &Value, without: Facts) -> Self {
+        let maker = Maker::read(root, system, manager);
+        Self { family: maker.family, facts: Facts::of(&maker, without) }
     }
 
     /// The family's name, for people.
@@ -86,128 +112,73 @@ impl Quirks {
         }
     }
 
-    /// Its own ETags are refused; `If-Match: *` is taken.
-    pub(super) fn wants_any_etag(&self) -> bool {
-        self.family == Family::MegaRac
+    /// Whether the family is known.
+    pub(super) fn is_known(&self) -> bool {
+        self.family != Family::Unknown
     }
 
-    /// `If-Match: *` is always refused.
-    pub(super) fn refuses_any_etag(&self) -> bool {
-        self.family == Family::Ilo
+    /// Whether this BMC has that oddity.
+    pub(super) fn has(&self, fact: Fact) -> bool {
+        self.facts.has(fact)
+    }
+
+    /// What is known of this BMC, but not what holds for every BMC.
+    pub(super) fn own_facts(&self) -> impl Iterator<Item = Fact> {
+        self.facts.iter().filter(|fact| !fact.name().starts_with("any-"))
     }
 
     /// Some resources take minutes.
     pub(super) fn is_slow(&self, path: &str) -> bool {
-        matches!(self.family, Family::MegaRac | Family::Xcc | Family::OpenBmc)
-            && ["FirmwareInventory", "/Pending", "/SD"].iter().any(|part| path.contains(part))
+        let list = (self.has(Fact::AmiSlowFirmwareList) || self.family == Family::OpenBmc)
+            && path.contains("FirmwareInventory");
+        list || (self.has(Fact::LenovoSlowPending) && path.contains("/Pending"))
     }
 
     /// How a boot from virtual CD is called, best first.
     pub(super) fn cd_names(&self) -> &'static [&'static str] {
-        match self.family {
-            Family::Supermicro if !self.plain_cd => &["UsbCd", "Cd"],
-            _ => &["Cd", "UsbCd"],
-        }
+        if self.has(Fact::SupermicroUsbCd) { &["UsbCd", "Cd"] } else { &["Cd", "UsbCd"] }
     }
 
     /// Whether a boot target that was read back is another name of the one that was set.
     pub(super) fn same_boot_target(&self, set: &str, read: &str) -> bool {
-        let swaps = [["UsbCd", "Cd"], ["Hdd", "UefiBootNext"], ["UsbCd", "UefiBootNext"], ["Cd", "UefiBootNext"]];
-        set == read || (self.family == Family::Supermicro && swaps.contains(&[set, read]))
-    }
-
-    /// `BootSourceOverrideEnabled` must not come with the target `None`.
-    pub(super) fn clears_boot_by_target_alone(&self) -> bool {
-        self.family == Family::Ilo
-    }
-
-    /// An override cannot be cleared at all; setting the disk is the nearest.
-    pub(super) fn cannot_clear_boot(&self) -> bool {
-        self.family == Family::Emulator
+        let next = read == "UefiBootNext" && matches!(set, "Hdd" | "UsbCd" | "Cd" | "Pxe" | "UefiHttp");
+        set == read || (self.has(Fact::SupermicroOtherName) && (next || [set, read] == ["UsbCd", "Cd"]))
     }
 
     /// Where a media slot stands among the others, lower first; none for one that cannot take a URL.
     pub(super) fn media_rank(&self, slot: &str) -> Option<u8> {
-        match self.family {
-            // RDOC is the on-board card and Remote the console's: only EXT takes a URL.
-            Family::Xcc if slot.starts_with("RDOC") || slot.starts_with("Remote") => None,
-            // The newest controllers boot from slot 1 only.
-            Family::Idrac if slot == "2" => Some(2),
-            _ => Some(1),
+        // RDOC is the on-board card and Remote the console's: only EXT takes a URL.
+        if self.has(Fact::LenovoExtSlots) && (slot.starts_with("RDOC") || slot.starts_with("Remote")) {
+            return None;
         }
-    }
-
-    /// A reset without switching off hangs the machine.
-    pub(super) fn restart_hangs(&self) -> bool {
-        self.restart_hangs
-    }
-
-    /// The number that people know the machine by is in `SKU`, not in `SerialNumber`.
-    pub(super) fn serial_is_sku(&self) -> bool {
-        self.family == Family::Idrac
-    }
-
-    /// Whether an entry of the firmware list is what runs now, and not an older or a waiting version.
-    pub(super) fn is_running_firmware(&self, id: &str) -> bool {
-        let aside = ["Previous-", "Available-"].iter().any(|prefix| id.starts_with(prefix));
-        !(self.family == Family::Idrac && aside)
+        Some(if self.has(Fact::DellFirstSlot) && slot == "2" { 2 } else { 1 })
     }
 
     /// A refusal that passes when the same is asked again some seconds later; nothing was done.
     pub(super) fn passes_soon(&self, refusal: &super::BmcError) -> bool {
-        match self.family {
-            Family::Ilo => {
-                refusal.says("UnableToModifyDuringSystemPOST") || refusal.says("InvalidOperationForSystemState")
-            }
-            Family::Idrac => self.late_power_on && refusal.says("ActionParameterValueConflict"),
-            _ => false,
-        }
+        let post = refusal.says("UnableToModifyDuringSystemPOST") || refusal.says("InvalidOperationForSystemState");
+        (self.has(Fact::HpePostRefuses) && post)
+            || (self.has(Fact::DellLatePowerOn) && refusal.says("ActionParameterValueConflict"))
     }
 
-    /// What is worked around on this BMC, in people's words.
-    pub(super) fn facts(&self) -> Vec<&'static str> {
-        let mut facts: Vec<&'static str> = match self.family {
-            Family::Unknown => vec![],
-            Family::Idrac => vec![
-                "the service tag (SKU) is taken as the serial number",
-                "virtual media: slot 1 before slot 2; an image shown as inserted after its ejection is waited out",
-            ],
-            Family::Ilo => vec![
-                "If-Match: * is never sent",
-                "settings refused during POST are tried again",
-                "a boot override is cleared by its target alone",
-            ],
-            Family::Xcc => vec![
-                "weak ETags are sent without W/",
-                "virtual media: only EXT slots take a URL, by PATCH",
-                "slow pending settings get more time",
-            ],
-            Family::Supermicro => vec![
-                "a boot override is sent whole each time and read back, also under its other names",
-                "virtual media: Inserted and WriteProtected are not sent; ejection may be under Oem",
-            ],
-            Family::MegaRac => vec!["If-Match: * instead of its own ETags", "its firmware list gets minutes to answer"],
-            Family::OpenBmc => {
-                vec!["several systems: the one that boots is chosen", "its firmware list gets minutes to answer"]
-            }
-            Family::Cisco => vec!["virtual media: slots of the console are passed over"],
-            Family::Emulator => {
-                vec![
-                    "boot overrides stay until they are changed; clearing one is left out",
-                    "media and boot act at the next cold start",
-                ]
-            }
-        };
-        if self.family == Family::Supermicro && !self.plain_cd {
-            facts.push("virtual CD boots as UsbCd");
+    /// A firmware's version without what stands before it.
+    pub(super) fn version<'a>(&self, version: &'a str) -> &'a str {
+        if self.has(Fact::NvidiaVersionPrefix)
+            && let Some((prefix, rest)) = version.split_once('-')
+            && prefix.to_ascii_lowercase().contains("nvl")
+        {
+            return rest;
         }
-        if self.restart_hangs {
-            facts.push("a restart is made by switching off and on: ForceRestart hangs this machine");
+        // The end of a build's name: three letters and digits.
+        if self.has(Fact::LenovoFirmwarePrefix)
+            && let Some((build, rest)) = version.split_once('-')
+            && build.len() == 3
+            && build.chars().all(|c| c.is_ascii_alphanumeric())
+            && rest.starts_with(|c: char| c.is_ascii_digit())
+        {
+            return rest;
         }
-        if self.late_power_on {
-            facts.push("power-on that is refused shortly after power-off is tried again");
-        }
-        facts
+        version
     }
 }
 
@@ -223,16 +194,31 @@ pub(super) fn is_wrong_password(id: &str) -> bool {
     matches!(last, "UnauthorizedLoginAttempt" | "ResourceAtUriUnauthorized" | "InvalidUserNameOrPassword" | "RAC0212")
 }
 
+/// Message ids that say that all went well, though they stand where errors do.
+pub(super) fn is_success(id: &str) -> bool {
+    let last = id.rsplit('.').next().unwrap_or(id);
+    matches!(last, "Success" | "NoError" | "Created")
+}
+
+/// Message ids with which one family says the same, and that something is still to be done.
+pub(super) fn is_success_of_ilo(id: &str) -> bool {
+    let last = id.rsplit('.').next().unwrap_or(id);
+    matches!(
+        last,
+        "Accepted" | "SystemResetRequired" | "ResetRequired" | "DeviceResetRequired" | "PropertyValueAlreadySet"
+    )
+}
+
 #[cfg(test)]
 mod tests {
-    //! Each family is known by what its documents say, and each fact holds for its family and not for a stranger.
+    //! Each family is known by what its documents say, and facts hold for their family and not for a stranger.
     use serde_json::json;
 
     use super::*;
 
     fn of(documents: [Value; 3]) -> Quirks {
         let [root, system, manager] = documents;
-        Quirks::classify(&root, &system, &manager)
+        Quirks::classify(&root, &system, &manager, Facts::default())
     }
 
     #[test]
@@ -247,14 +233,14 @@ mod tests {
         );
         assert_eq!(of([none.clone(), none.clone(), json!({"Model": "OpenBmc"})]).family, Family::OpenBmc);
         assert_eq!(of([json!({"Name": "Redvirt Service"}), none.clone(), none.clone()]).family, Family::Emulator);
-        assert_eq!(of([Value::Null, Value::Null, Value::Null]), Quirks::unknown());
+        assert_eq!(of([Value::Null, Value::Null, Value::Null]), Quirks::unknown(Facts::default()));
     }
 
     #[test]
     fn facts_hold_where_they_were_seen() {
         let none = json!({});
-        let stranger = Quirks::unknown();
-        assert!(!stranger.wants_any_etag() && !stranger.refuses_any_etag() && stranger.facts().is_empty());
+        let stranger = Quirks::unknown(Facts::default());
+        assert!(!stranger.has(Fact::AmiStarEtag) && stranger.own_facts().next().is_none());
         let supermicro = of([json!({"Oem": {"Supermicro": {}}}), json!({"Model": "SYS-821GE-TNHR"}), none.clone()]);
         assert_eq!(supermicro.cd_names()[0], "UsbCd");
         assert!(
@@ -263,9 +249,24 @@ mod tests {
         let grace = of([json!({"Oem": {"Supermicro": {}}}), json!({"Model": "ARS-111GL-NHR"}), none.clone()]);
         assert_eq!(grace.cd_names()[0], "Cd");
         let lenovo = of([json!({"Vendor": "Lenovo"}), json!({"Model": "ThinkSystem SR675 V3"}), none.clone()]);
-        assert!(lenovo.restart_hangs() && lenovo.media_rank("RDOC1").is_none() && lenovo.media_rank("EXT1").is_some());
-        let new_dell = of([json!({"Vendor": "Dell"}), none.clone(), json!({"FirmwareVersion": "1.20.50.50"})]);
-        let old_dell = of([json!({"Vendor": "Dell"}), none.clone(), json!({"FirmwareVersion": "6.00.30.00"})]);
-        assert!(new_dell.late_power_on && !old_dell.late_power_on && old_dell.serial_is_sku());
+        assert!(lenovo.has(Fact::LenovoRestartHangs));
+        assert!(lenovo.media_rank("RDOC1").is_none() && lenovo.media_rank("EXT1").is_some());
+        let dell = |firmware: &str| of([json!({"Vendor": "Dell"}), json!({}), json!({"FirmwareVersion": firmware})]);
+        let (newest, newer, old) = (dell("1.20.50.50"), dell("6.00.30.00"), dell("5.10.50.00"));
+        assert!(newest.has(Fact::DellLatePowerOn) && !newer.has(Fact::DellLatePowerOn));
+        assert!(
+            old.has(Fact::DellCdByProfile) && !newer.has(Fact::DellCdByProfile) && !newest.has(Fact::DellCdByProfile)
+        );
+    }
+
+    #[test]
+    fn versions_lose_what_stands_before_them() {
+        let none = json!({});
+        let nvidia = of([json!({"Vendor": "NVIDIA"}), none.clone(), none.clone()]);
+        assert_eq!(nvidia.version("GB200Nvl-24.12-8"), "24.12-8");
+        let lenovo = of([json!({"Vendor": "Lenovo"}), none.clone(), none.clone()]);
+        assert_eq!(lenovo.version("42S-2.83"), "2.83");
+        assert_eq!(lenovo.version("20.31-1014"), "20.31-1014");
+        assert_eq!(Quirks::unknown(Facts::default()).version("GB200Nvl-24.12-8"), "GB200Nvl-24.12-8");
     }
 }

@@ -1,13 +1,16 @@
 //! Who we are to one BMC: a session where it offers them, else Basic; made once, re-made when it expires, ended at
 //! close.
 
+use std::sync::Arc;
+
 use hyper::header::{self, HeaderValue};
 use hyper::{HeaderMap, Method};
 use serde_json::json;
 use tokio::sync::Mutex;
 
-use super::exchange::{Answer, Ask, Exchange};
-use super::{BmcError, Credentials};
+use super::exchange::{Answer, Ask, Exchange, Words};
+use super::fact::Fact;
+use super::{BmcError, Credentials, Pins};
 
 const TOKEN: &str = "x-auth-token";
 const ROOT: &str = "/redfish/v1/";
@@ -24,6 +27,10 @@ pub(super) enum Login {
 }
 
 impl Login {
+    pub(super) fn may_expire(&self) -> bool {
+        matches!(self, Self::Token { .. })
+    }
+
     pub(super) fn apply(&self, headers: &mut HeaderMap) {
         match self {
             Self::None => {}
@@ -47,12 +54,13 @@ struct State {
 /// One BMC's session.
 pub(super) struct Session {
     credentials: Option<Credentials>,
+    ledger: Arc<dyn Pins>,
     state: Mutex<State>,
 }
 
 impl Session {
-    pub(super) fn new(credentials: Option<Credentials>) -> Self {
-        Self { credentials, state: Mutex::default() }
+    pub(super) fn new(credentials: Option<Credentials>, ledger: Arc<dyn Pins>) -> Self {
+        Self { credentials, ledger, state: Mutex::default() }
     }
 
     pub(super) fn username(&self) -> Option<String> {
@@ -115,15 +123,18 @@ impl Session {
 
     async fn begin(&self, exchange: &Exchange, path: &str, credentials: &Credentials) -> Result<Login, BmcError> {
         let body = json!({ "UserName": credentials.username, "Password": credentials.password.reveal() });
-        let ask = Ask { method: Method::POST, path: path.to_owned(), body: body.to_string().into() };
+        let ask = Ask::json(Method::POST, path.to_owned(), body.to_string().into());
         let answer = exchange.send(&ask, HeaderMap::new()).await?;
-        let (message, _, ids) = super::exchange::extended(&answer);
+        let Words { message, ids, .. } = exchange.words(&answer);
         let unauthorised = ids.iter().any(|id| super::quirk::is_wrong_password(id));
         if answer.status == hyper::StatusCode::UNAUTHORIZED || (!answer.status.is_success() && unauthorised) {
             return Err(BmcError::WrongPassword { bmc: exchange.bmc().to_owned(), username: self.username() });
         }
         let token = answer.headers.get(TOKEN).cloned().filter(|_| answer.status.is_success());
         let Some(mut token) = token else {
+            if !exchange.has(Fact::SessionsFull) {
+                return Err(exchange.refusal(&ask, &answer, message));
+            }
             // No room for another session, or none offered after all: Basic works everywhere else.
             tracing::warn!(bmc = exchange.bmc(), status = answer.status.as_u16(), message, "no session; using Basic");
             return Ok(self.basic());
@@ -133,7 +144,45 @@ impl Session {
         let place = answer.header(header::LOCATION).map(str::to_owned).or(named);
         let place = place.and_then(|link| exchange.own(&link));
         tracing::info!(target: "audit", bmc = exchange.bmc(), session = place, "BMC session begun");
-        Ok(Login::Token { token, place })
+        if let Some(place) = &place {
+            self.ledger.session_begun(exchange.bmc(), place);
+        }
+        let login = Login::Token { token, place };
+        if exchange.has(Fact::SessionLeftBehind) {
+            self.sweep(exchange, &login).await;
+        }
+        Ok(login)
+    }
+
+    /// Deletes the sessions that killed processes of ours left at this BMC.
+    async fn sweep(&self, exchange: &Exchange, login: &Login) {
+        let Login::Token { place: own, .. } = login else { return };
+        for place in self.ledger.sessions_left(exchange.bmc()) {
+            if own.as_ref() == Some(&place) {
+                continue;
+            }
+            if self.delete(exchange, login, &place).await {
+                self.ledger.session_ended(exchange.bmc(), &place);
+            }
+        }
+    }
+
+    /// Deletes a session; answers whether it is gone.
+    async fn delete(&self, exchange: &Exchange, login: &Login, place: &str) -> bool {
+        let mut headers = HeaderMap::new();
+        login.apply(&mut headers);
+        let ask = Ask::json(Method::DELETE, place.to_owned(), bytes::Bytes::new());
+        match exchange.send(&ask, headers).await {
+            Ok(answer) => {
+                let status = answer.status.as_u16();
+                tracing::info!(target: "audit", bmc = exchange.bmc(), session = place, status, "BMC session ended");
+                answer.status.is_success() || matches!(status, 401 | 404 | 410)
+            }
+            Err(error) => {
+                tracing::warn!(bmc = exchange.bmc(), %error, "a session could not be ended; it is deleted at the next contact");
+                false
+            }
+        }
     }
 
     /// Drops a token that the BMC no longer knows, unless another request has already replaced it.
@@ -152,15 +201,9 @@ impl Session {
     pub(super) async fn end(&self, exchange: &Exchange) {
         let login = self.state.lock().await.login.take();
         let Some(login @ Login::Token { .. }) = login else { return };
-        let mut headers = HeaderMap::new();
-        login.apply(&mut headers);
-        let Login::Token { place: Some(place), .. } = login else { return };
-        let ask = Ask { method: Method::DELETE, path: place, body: bytes::Bytes::new() };
-        match exchange.send(&ask, headers).await {
-            Ok(answer) => tracing::info!(
-                target: "audit", bmc = exchange.bmc(), session = ask.path, status = answer.status.as_u16(), "BMC session ended"
-            ),
-            Err(error) => tracing::warn!(bmc = exchange.bmc(), %error, "a session could not be ended; it will expire"),
+        let Login::Token { place: Some(place), .. } = &login else { return };
+        if self.delete(exchange, &login, place).await {
+            self.ledger.session_ended(exchange.bmc(), place);
         }
     }
 

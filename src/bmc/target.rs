@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use url::Url;
 
-use super::BmcError;
+use super::{BmcError, Facts};
 use crate::model::Secret;
 
 /// Where a BMC is found.
@@ -37,6 +37,8 @@ pub struct Target {
     pub credentials: Option<Credentials>,
     /// SHA-256 of the certificate that it must show; none trusts the known pin, or the first one seen.
     pub pin: Option<[u8; 32]>,
+    /// Oddities that this BMC no longer has: they are not worked around.
+    pub without: Facts,
 }
 
 impl Address {

@@ -1,13 +1,14 @@
 //! The wire to one BMC: TLS with a pinned certificate, or plain HTTP where the URL says so; few connections, each
 //! driven by whoever uses it, every wait bounded, every body bounded.
 
+use std::io::Read as _;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{self, HeaderValue};
@@ -20,7 +21,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
-use super::exchange::{Answer, Ask};
+use super::exchange::{Answer, Ask, Body};
+use super::payload::Payload;
 use super::pins::Pins;
 use super::{BmcError, Reach, Timing};
 use crate::model::limit;
@@ -51,7 +53,7 @@ pub(super) struct Wire {
 type Driver = Pin<Box<dyn Future<Output = Result<(), hyper::Error>> + Send>>;
 
 struct Connection {
-    sender: SendRequest<Full<Bytes>>,
+    sender: SendRequest<Payload>,
     driver: Driver,
     used: Instant,
 }
@@ -60,6 +62,8 @@ struct Connection {
 enum Fault {
     Broken(hyper::Error),
     TooLarge,
+    /// What came compressed cannot be decompressed.
+    Garbled(std::io::Error),
 }
 
 impl Wire {
@@ -88,12 +92,18 @@ impl Wire {
             Some(connection) => connection,
             None => self.connect().await?,
         };
-        let answered = timeout(limit, connection.exchange(self.request(ask, extra))).await;
+        let request = self.request(ask, extra).await?;
+        let answered = timeout(limit, connection.exchange(request)).await;
         match answered {
             Err(_) => Err(self.timed_out("answer", limit)),
             Ok(Err(Fault::TooLarge)) => {
                 Err(BmcError::TooLarge { bmc: self.bmc.clone(), request: ask.name(), limit: limit::BMC_BODY_MAX })
             }
+            Ok(Err(Fault::Garbled(error))) => Err(BmcError::Unreadable {
+                bmc: self.bmc.clone(),
+                request: ask.name(),
+                why: format!("it cannot be decompressed: {error}"),
+            }),
             Ok(Err(Fault::Broken(error))) => Err(self.unreachable(Reach::Broken(root_cause(&error)))),
             Ok(Ok(answer)) => {
                 connection.used = Instant::now();
@@ -117,24 +127,40 @@ impl Wire {
         None
     }
 
-    fn request(&self, ask: &Ask, extra: &HeaderMap) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(ask.body.clone()));
+    async fn request(&self, ask: &Ask, extra: &HeaderMap) -> Result<Request<Payload>, BmcError> {
+        let mut extra = extra.clone();
+        let json = HeaderValue::from_static("application/json");
+        let (payload, kind) = match &ask.body {
+            Body::Json(body) => (Payload::from(body.clone()), (!body.is_empty()).then_some(json)),
+            Body::Upload(upload) => {
+                let local = |why: String| BmcError::Local { what: format!("reading {}", upload.name()), why };
+                let kind = HeaderValue::from_str(upload.content_type()).map_err(|e| local(e.to_string()))?;
+                if let Some(cookie) = &upload.cookie {
+                    let mut cookie = HeaderValue::from_str(cookie).map_err(|e| local(e.to_string()))?;
+                    cookie.set_sensitive(true);
+                    extra.insert(header::COOKIE, cookie);
+                }
+                (upload.open().await.map_err(|e| local(e.to_string()))?, Some(kind))
+            }
+        };
+        let mut request = Request::new(payload);
         *request.method_mut() = ask.method.clone();
         // The path was checked when the request was taken in; a path that is no URI reaches no BMC.
         *request.uri_mut() = ask.path.parse().unwrap_or_default();
         let headers = request.headers_mut();
         headers.insert(header::HOST, self.host_header.clone());
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let coding = if ask.compressed { "gzip" } else { "identity" };
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(coding));
         headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("bedplate/", env!("CARGO_PKG_VERSION"))));
         headers.insert("odata-version", HeaderValue::from_static("4.0"));
-        if !ask.body.is_empty() {
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(kind) = kind {
+            headers.insert(header::CONTENT_TYPE, kind);
         }
-        for (name, value) in extra {
+        for (name, value) in &extra {
             headers.insert(name, value.clone());
         }
-        request
+        Ok(request)
     }
 
     async fn connect(&self) -> Result<Connection, BmcError> {
@@ -252,12 +278,15 @@ impl Connection {
         (&mut self.driver).now_or_never().is_none() && !self.sender.is_closed()
     }
 
-    async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, Fault> {
+    async fn exchange(&mut self, request: Request<Payload>) -> Result<Answer, Fault> {
         let sender = &mut self.sender;
         let exchange = async {
             sender.ready().await.map_err(Fault::Broken)?;
             let (parts, body) = sender.send_request(request).await.map_err(Fault::Broken)?.into_parts();
-            let body = bounded(body).await?;
+            let mut body = bounded(body).await?;
+            if parts.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding == "gzip") {
+                body = unpack(&body)?;
+            }
             Ok(Answer { status: parts.status, headers: parts.headers, body })
         };
         let mut exchange = std::pin::pin!(exchange);
@@ -282,6 +311,14 @@ async fn bounded(mut body: Incoming) -> Result<Bytes, Fault> {
         bytes.extend_from_slice(&data);
     }
     Ok(bytes.freeze())
+}
+
+/// Decompresses an answer, bounded as every answer is.
+fn unpack(body: &[u8]) -> Result<Bytes, Fault> {
+    let mut unpacked = Vec::new();
+    let limit = limit::BMC_BODY_MAX as u64 + 1;
+    flate2::read::GzDecoder::new(body).take(limit).read_to_end(&mut unpacked).map_err(Fault::Garbled)?;
+    if unpacked.len() > limit::BMC_BODY_MAX { Err(Fault::TooLarge) } else { Ok(unpacked.into()) }
 }
 
 fn root_cause(error: &hyper::Error) -> String {

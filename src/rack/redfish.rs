@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::bmc::{Address, Bmc, BmcError, BootTarget, Credentials, Inventory, Pins, PowerAction, PowerState, Target};
+use crate::bmc::{
+    Address, Bmc, BmcError, BootTarget, Credentials, Facts, Inventory, Pins, PowerAction, PowerState, Target,
+};
 use crate::model::Secret;
 use crate::rack::machine::{BootFrom, Found, FoundDrive, Machine, MachineError, Machines, Power};
 use crate::rack::spec::{BmcAddress, Login, NodeSpec, PasswordSource};
@@ -30,7 +32,8 @@ impl Machines for RedfishMachines {
             (BmcAddress::Url(_), Some(login)) => Some(credentials(login)?),
             _ => None,
         };
-        let target = Target { address, system: node.system.clone(), credentials, pin: node.pin };
+        let target =
+            Target { address, system: node.system.clone(), credentials, pin: node.pin, without: Facts::default() };
         let bmc = Bmc::connect(&target, self.pins.clone()).await.map_err(|error| machine_error(&error))?;
         Ok(Box::new(bmc))
     }

@@ -1,4 +1,4 @@
-//! What the agent does to the machine as a whole when it is the first process: mounts, host name, power.
+//! This process and its machine: who it is, what it may open, and what the agent does when it is the first: mounts, host name, power.
 
 use std::io;
 
@@ -19,6 +19,28 @@ pub fn mount_kernel_fs(kind: &str, target: &str) -> io::Result<()> {
         Ok(()) | Err(rustix::io::Errno::BUSY) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// A text that names this process and no other, also after a restart of the machine.
+#[must_use]
+pub fn identity() -> String {
+    identity_of(std::process::id()).unwrap_or_default()
+}
+
+/// Whether the process that [`identity`] named still runs.
+#[must_use]
+pub fn is_alive(identity: &str) -> bool {
+    let id = identity.split(' ').next().and_then(|id| id.parse().ok());
+    id.and_then(identity_of).is_some_and(|now| now == identity)
+}
+
+/// The process's number, when it began, and which boot of the machine that was (proc(5)).
+fn identity_of(id: u32) -> Option<String> {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    // The name in parentheses may hold anything; the 22nd field is the 20th behind it.
+    let began = stat.rsplit(')').next()?.split_whitespace().nth(19)?;
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(format!("{id} {began} {}", boot.trim()))
 }
 
 /// Files that this process may have open at once.

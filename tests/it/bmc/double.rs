@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bedplate::bmc::{Address, Bmc, BmcError, Credentials, Pins, Target, Timing};
+use bedplate::bmc::{Address, Bmc, BmcError, Credentials, Facts, Pins, Target, Timing};
 use bedplate::model::Secret;
 use bedplate::sys::wire::{Patience, Tls, install_crypto, pin_of, serve, tls_acceptor};
 use bedplate::sys::worker::Workers;
@@ -28,6 +28,8 @@ pub(crate) struct Seen {
     pub(crate) path: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Value,
+    /// The body as it came.
+    pub(crate) raw: Bytes,
 }
 
 impl Seen {
@@ -46,6 +48,8 @@ pub(crate) enum Reply {
     Say { status: u16, headers: Vec<(&'static str, String)>, body: Vec<u8> },
     /// The connection is dropped without a word.
     Hang,
+    /// The same, some time later.
+    Late(Duration, Box<Reply>),
 }
 
 impl Reply {
@@ -63,7 +67,7 @@ impl Reply {
                 headers.push((name, value.into()));
                 Self::Say { status, headers, body }
             }
-            Self::Hang => Self::Hang,
+            other => other,
         }
     }
 }
@@ -118,7 +122,7 @@ impl Double {
     pub(crate) fn target(&self) -> Target {
         let credentials = Credentials { username: "admin".to_owned(), password: Secret::new(PASSWORD) };
         let address: Address = self.url.parse().unwrap();
-        Target { address, system: None, credentials: Some(credentials), pin: None }
+        Target { address, system: None, credentials: Some(credentials), pin: None, without: Facts::default() }
     }
 
     pub(crate) async fn connect(&self, pins: &Arc<impl Pins>) -> Result<Bmc, BmcError> {
@@ -143,6 +147,10 @@ pub(crate) fn hasty() -> Timing {
         graceful: Duration::from_millis(200),
         media: Duration::from_millis(300),
         setting: Duration::from_millis(200),
+        controller: Duration::from_millis(500),
+        task: Duration::from_millis(500),
+        upload: Duration::from_secs(5),
+        firmware: Duration::from_millis(500),
     }
 }
 
@@ -171,10 +179,19 @@ impl tower_service::Service<Request<Incoming>> for Service {
                 path: parts.uri.to_string(),
                 headers: parts.headers,
                 body: serde_json::from_slice(&body).unwrap_or_default(),
+                raw: body,
             };
-            let mut world = service.world.lock().unwrap();
-            world.seen.push(seen.clone());
-            match (service.hook)(&seen, &mut world).unwrap_or_else(|| behave(&seen, &mut world)) {
+            let mut reply = {
+                let mut world = service.world.lock().unwrap();
+                world.seen.push(seen.clone());
+                (service.hook)(&seen, &mut world).unwrap_or_else(|| behave(&seen, &mut world))
+            };
+            if let Reply::Late(late, then) = reply {
+                tokio::time::sleep(late).await;
+                reply = *then;
+            }
+            match reply {
+                Reply::Late(..) => Err(std::io::Error::other("late twice")),
                 Reply::Hang => Err(std::io::Error::other("the double hangs up")),
                 Reply::Say { status, headers, body } => {
                     let mut response = Response::builder().status(status);
@@ -189,7 +206,7 @@ impl tower_service::Service<Request<Incoming>> for Service {
 }
 
 /// What a service does that keeps to the standard.
-fn behave(seen: &Seen, world: &mut World) -> Reply {
+pub(crate) fn behave(seen: &Seen, world: &mut World) -> Reply {
     let path = seen.path.trim_end_matches('/').to_owned();
     if seen.is("POST", SESSIONS) {
         if seen.body["Password"] != PASSWORD {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bedplate::bmc::{
-    Bmc, BmcError, BootTarget, Credentials, Kept, Mark, MemoryPins, PowerAction, PowerState, Target, Timing,
+    Bmc, BmcError, BootTarget, Credentials, Facts, Kept, Mark, MemoryPins, PowerAction, PowerState, Target, Timing,
 };
 use bedplate::model::Secret;
 
@@ -107,7 +107,13 @@ async fn a_whole_installation_on_the_emulator() {
     let _running = start(&program, folder.path(), port);
     let credentials = Credentials { username: "admin".to_owned(), password: Secret::new("secret") };
     let address = format!("https://127.0.0.1:{port}").parse().unwrap();
-    let mut target = Target { address, system: Some(UUID.to_owned()), credentials: Some(credentials), pin: None };
+    let mut target = Target {
+        address,
+        system: Some(UUID.to_owned()),
+        credentials: Some(credentials),
+        pin: None,
+        without: Facts::default(),
+    };
     let pins = Arc::new(MemoryPins::default());
     let bmc = connect(&target, &pins).await.unwrap();
     let found = bmc.inventory().await.unwrap();

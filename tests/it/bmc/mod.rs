@@ -4,7 +4,7 @@
 mod cli;
 mod double;
 mod emulator;
-mod oddities;
+mod facts;
 mod recorded;
 mod rules;
 mod verbs;

@@ -1,10 +1,12 @@
 //! Inventories and cards of real BMCs, from recordings of their trees; skipped aloud where the recordings are absent.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use bedplate::bmc::{Address, Bmc, Inventory, MemoryPins, PowerAction, Target};
+use bedplate::bmc::{Address, Bmc, Facts, Inventory, MemoryPins, PowerAction, Target};
+use serde_json::Value;
 
 /// The folder of recordings beside the repository, or beside a folder that holds it.
 fn recordings() -> Option<PathBuf> {
@@ -17,7 +19,13 @@ fn recordings() -> Option<PathBuf> {
 }
 
 async fn open(tree: &Path) -> Bmc {
-    let target = Target { address: Address::Folder(tree.to_owned()), system: None, credentials: None, pin: None };
+    let target = Target {
+        address: Address::Folder(tree.to_owned()),
+        system: None,
+        credentials: None,
+        pin: None,
+        without: Facts::default(),
+    };
     Bmc::connect(&target, Arc::new(MemoryPins::default())).await.unwrap()
 }
 
@@ -50,15 +58,121 @@ const TREES: [Expected; 6] = [
         cpus: 2, gpus: 8, drives: 8, nics: 11, memory_gib: 2048, fit: true },
 ];
 
+fn unpack(data: &Path, tree: &str, into: &Path) -> PathBuf {
+    let packed = data.join(format!("{tree}.tar.zst"));
+    let unpacked = Command::new("tar").arg("--zstd").arg("-xf").arg(&packed).arg("-C").arg(into).status();
+    assert!(unpacked.unwrap().success(), "{}", packed.display());
+    into.join(tree)
+}
+
+/// Decodes a document as what its type says that it is; none for a type that nothing here reads as more than JSON.
+fn decode(kind: &str, document: &Value) -> Option<Result<(), String>> {
+    fn as_a<T: serde::de::DeserializeOwned>(document: &Value) -> Option<Result<(), String>> {
+        Some(T::deserialize(document).map(drop).map_err(|error| error.to_string()))
+    }
+    match kind {
+        "ServiceRoot" => as_a::<redfish::ServiceRoot>(document),
+        "ComputerSystem" => as_a::<redfish::ComputerSystem>(document),
+        "Chassis" => as_a::<redfish::Chassis>(document),
+        "Manager" => as_a::<redfish::Manager>(document),
+        "Drive" => as_a::<redfish::Drive>(document),
+        "Storage" => as_a::<redfish::Storage>(document),
+        "SoftwareInventory" => as_a::<redfish::SoftwareInventory>(document),
+        "EthernetInterface" => as_a::<redfish::EthernetInterface>(document),
+        "Bios" => as_a::<redfish::Bios>(document),
+        "LogService" => as_a::<redfish::LogService>(document),
+        "LogEntry" => as_a::<redfish::LogEntry>(document),
+        "Sensor" => as_a::<redfish::Sensor>(document),
+        "Power" => as_a::<redfish::Power>(document),
+        "Thermal" => as_a::<redfish::Thermal>(document),
+        "Task" => as_a::<redfish::Task>(document),
+        "TaskService" => as_a::<redfish::TaskService>(document),
+        "UpdateService" => as_a::<redfish::UpdateService>(document),
+        "AccountService" => as_a::<redfish::AccountService>(document),
+        "ManagerAccount" => as_a::<redfish::Account>(document),
+        "Role" => as_a::<redfish::Role>(document),
+        "EventService" => as_a::<redfish::EventService>(document),
+        "MessageRegistryFile" => as_a::<redfish::MessageRegistryFile>(document),
+        "JsonSchemaFile" => as_a::<redfish::JsonSchemaFile>(document),
+        "ManagerNetworkProtocol" => as_a::<redfish::ManagerNetworkProtocol>(document),
+        kind if kind.ends_with("Collection") => as_a::<redfish::Collection>(document),
+        _ => None,
+    }
+}
+
+/// Every `index.json` below a folder.
+fn documents(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            documents(&path, found);
+        } else if path.ends_with("index.json") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn every_document_decodes() {
+    let Some(data) = recordings() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (mut read, mut typed) = (0, BTreeMap::<String, usize>::new());
+    let mut failed = vec![];
+    for expected in &TREES {
+        let tree = unpack(&data, expected.tree, folder.path());
+        let mut files = vec![];
+        documents(&tree.join("redfish/v1"), &mut files);
+        for file in files {
+            read += 1;
+            let document: Value = match serde_json::from_slice(&std::fs::read(&file).unwrap()) {
+                Ok(document) => document,
+                Err(error) => {
+                    failed.push(format!("{}: {error}", file.display()));
+                    continue;
+                }
+            };
+            // "#Drive.v1_4_0.Drive"
+            let kind = document["@odata.type"].as_str().unwrap_or_default();
+            let kind = kind.trim_start_matches('#').split('.').next().unwrap_or_default();
+            match decode(kind, &document) {
+                None => {}
+                Some(Ok(())) => *typed.entry(kind.to_owned()).or_default() += 1,
+                Some(Err(error)) => failed.push(format!("{} ({kind}): {error}", file.display())),
+            }
+        }
+    }
+    let decoded: usize = typed.values().sum();
+    eprintln!("{read} documents, {decoded} of {} types decoded, {} failed: {failed:#?}", typed.len(), failed.len());
+    assert!(decoded > 4_000, "{decoded}");
+    assert!(failed.len() * 1000 <= read, "{failed:#?}");
+}
+
+#[tokio::test]
+async fn services_of_six_families() {
+    let Some(data) = recordings() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    for expected in &TREES {
+        let tree = expected.tree;
+        let bmc = open(&unpack(&data, tree, folder.path())).await;
+        let bios = bmc.bios().await.unwrap();
+        assert!(bios.attributes.len() > 200, "{tree}: {}", bios.attributes.len());
+        assert!(!bmc.boot_order().await.unwrap().is_empty(), "{tree}");
+        assert!(bmc.secure_boot().await.unwrap().enabled.is_some() || tree == "dell", "{tree}");
+        assert!(bmc.firmware().await.unwrap().len() > 5, "{tree}");
+        assert!(!bmc.accounts().await.unwrap().is_empty(), "{tree}");
+        assert!(!bmc.health().await.unwrap().readings.is_empty(), "{tree}");
+        let log = bmc.log(None, 5).await;
+        assert!(log.is_ok(), "{tree}: {log:?}");
+        bmc.close().await;
+    }
+}
+
 #[tokio::test]
 async fn inventories_of_six_families() {
     let Some(data) = recordings() else { return };
     let folder = tempfile::tempdir().unwrap();
     for expected in &TREES {
-        let packed = data.join(format!("{}.tar.zst", expected.tree));
-        let unpacked = Command::new("tar").arg("--zstd").arg("-xf").arg(&packed).arg("-C").arg(folder.path()).status();
-        assert!(unpacked.unwrap().success(), "{}", packed.display());
-        let bmc = open(&folder.path().join(expected.tree)).await;
+        let bmc = open(&unpack(&data, expected.tree, folder.path())).await;
         let found = bmc.inventory().await.unwrap();
         judge(expected, &found);
         let card = bmc.card().await.unwrap();
@@ -93,8 +207,13 @@ async fn a_recording_stands_for_its_bmc() {
     let again = open(&folder.path().join("tree")).await;
     assert_eq!(again.inventory().await.unwrap(), live);
     again.close().await;
-    let target =
-        Target { address: Address::Folder(folder.path().to_owned()), system: None, credentials: None, pin: None };
+    let target = Target {
+        address: Address::Folder(folder.path().to_owned()),
+        system: None,
+        credentials: None,
+        pin: None,
+        without: Facts::default(),
+    };
     let error = Bmc::connect(&target, pins).await.err().unwrap();
     assert!(error.to_string().contains("redfish/v1/index.json"), "{error}");
 }

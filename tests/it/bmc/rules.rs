@@ -324,3 +324,17 @@ async fn several_systems_are_not_guessed_at() {
     assert_eq!(bmc.inventory().await.unwrap().system_id, "2");
     bmc.close().await;
 }
+
+#[tokio::test]
+async fn a_failed_task_is_quoted() {
+    const TASK: &str = "/redfish/v1/TaskService/Tasks/1";
+    let double =
+        Double::start(|seen, _| seen.path.ends_with("InsertMedia").then(|| Reply::empty(202).with("Location", TASK)))
+            .await;
+    let ended = json!({ "TaskState": "Exception", "Messages": [{ "Message": "The image server refused." }] });
+    double.world.lock().unwrap().tree.insert(TASK.to_owned(), ended);
+    let bmc = double.connect(&pins()).await.unwrap();
+    let error = bmc.insert_media("http://10.0.0.1:9100/media/7/boot.iso").await.unwrap_err();
+    bmc.close().await;
+    assert!(error.to_string().contains("The image server refused."), "{error}");
+}

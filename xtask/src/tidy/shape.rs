@@ -4,7 +4,7 @@ use super::{Breach, Source};
 
 const FILE_LINES_MAX: usize = 600;
 const FUNCTION_LINES_MAX: usize = 70;
-/// Names that belong in the one file of vendor oddities, as whole words in any case.
+/// Names that belong in the files of vendor oddities, as whole words in any case.
 const VENDORS: [&str; 13] = [
     "dell",
     "idrac",
@@ -20,7 +20,7 @@ const VENDORS: [&str; 13] = [
     "bluefield",
     "openbmc",
 ];
-const QUIRKS: &str = "src/bmc/quirk.rs";
+const QUIRKS: [&str; 3] = ["src/bmc/quirk.rs", "src/bmc/fact.rs", "src/bmc/oem.rs"];
 /// Names that say nothing about what a file owns.
 const EMPTY_NAMES: [&str; 6] = ["utils", "util", "helpers", "helper", "common", "misc"];
 
@@ -50,10 +50,13 @@ pub(super) fn check(source: &Source, breaches: &mut Vec<Breach>) {
         if product && word_in(code, "unsafe") && !source.path.starts_with("src/sys") {
             breaches.push(source.breach(line, "unsafe belongs in src/sys"));
         }
-        if product && line <= source.product_lines && !source.path.ends_with(QUIRKS) {
+        if product && line <= source.product_lines && !QUIRKS.iter().any(|file| source.path.ends_with(file)) {
             let lower = text.to_lowercase();
             for vendor in VENDORS.iter().filter(|vendor| word_in(&lower, vendor)) {
-                breaches.push(source.breach(line, format!("{vendor:?}: vendor oddities are named facts in {QUIRKS}")));
+                breaches.push(
+                    source
+                        .breach(line, format!("{vendor:?}: vendor oddities are named facts in {}", QUIRKS.join(", "))),
+                );
             }
         }
     }
