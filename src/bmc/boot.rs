@@ -63,7 +63,7 @@ impl Bmc {
         if wanted == BootTarget::Cd && self.quirks.has(Fact::DellCdByProfile) {
             return self.boot_cd_by_profile().await;
         }
-        let system = self.system().await?;
+        let system = self.outline(&self.system).await?;
         let place = self.boot_place(&system).await;
         let mut setting = self.setting(&place.boot, &system["Boot"], wanted)?;
         let alone = wanted == BootTarget::None && self.quirks.has(Fact::HpeBootClearedByTarget);
@@ -144,8 +144,11 @@ impl Bmc {
 
     async fn boot_reads(&self, wanted: BootTarget, set: &Setting, place: &str) -> Result<Kept, BmcError> {
         let look = || async {
-            for link in [self.system.as_str(), place] {
+            for link in
+                [Some(self.system.as_str()), Some(place).filter(|place| *place != self.system)].into_iter().flatten()
+            {
                 let document: Value = self.client.get(link).await?;
+                self.lately.keep(link, &document);
                 if let Some(kept) = self.boot_kept(wanted, set, &document["Boot"]) {
                     return Ok(Some(kept));
                 }

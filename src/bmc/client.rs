@@ -3,20 +3,16 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
-use redfish::{ErrorKind, HeaderName, Method, RetryPolicy};
+use redfish::{ErrorKind, Method};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use url::Url;
 
 use super::BmcError;
 use super::exchange::Exchange;
 use super::fact::Fact;
-use super::gateway::{FAULT, Faults, Gateway, SECRET};
+use super::gateway::{FAULT, Room};
 
-/// Longer than anything that the gateway waits for: the gateway's limits are the ones that count.
-const PATIENCE: Duration = Duration::from_secs(3600);
 /// Members of one collection that are read.
 const MEMBERS_MAX: usize = 4096;
 /// Pages of one collection that are read.
@@ -24,25 +20,14 @@ const PAGES_MAX: usize = 128;
 
 /// A client of one BMC.
 pub(super) struct Client {
-    redfish: redfish::Client,
-    base: Url,
+    room: Room,
     bmc: String,
-    faults: Arc<Faults>,
     exchange: Arc<Exchange>,
 }
 
 impl Client {
-    pub(super) fn new(gateway: Gateway, bmc: String, exchange: Arc<Exchange>) -> Result<Self, BmcError> {
-        let local = |why: String| BmcError::Local { what: "preparing the Redfish client".to_owned(), why };
-        let redfish = redfish::Client::builder(gateway.base.as_str())
-            .map_err(|e| local(e.to_string()))?
-            .default_header(HeaderName::from_static(SECRET), gateway.secret)
-            .retry_policy(RetryPolicy::default().with_max_retries(0))
-            .timeout(PATIENCE)
-            .body_snippet_limit(4096)
-            .build()
-            .map_err(|e| local(e.to_string()))?;
-        Ok(Self { redfish, base: gateway.base, bmc, faults: gateway.faults, exchange })
+    pub(super) fn new(room: Room, exchange: Arc<Exchange>) -> Self {
+        Self { room, bmc: exchange.bmc().to_owned(), exchange }
     }
 
     /// The BMC as messages name it.
@@ -58,7 +43,7 @@ impl Client {
     /// Reads a resource by its link.
     pub(super) async fn get<T: DeserializeOwned>(&self, link: &str) -> Result<T, BmcError> {
         let link = self.own(link)?;
-        Box::pin(self.redfish.get_uri(&link)).await.map_err(|e| self.fault(&e, "GET", &link))
+        Box::pin(self.room.redfish().get_uri(&link)).await.map_err(|e| self.fault(&e, "GET", &link))
     }
 
     /// Runs an action.
@@ -85,7 +70,7 @@ impl Client {
     async fn raw(&self, method: Method, link: &str, body: Option<&Value>) -> Result<Value, BmcError> {
         let link = self.own(link)?;
         let name = method.to_string();
-        let asked = Box::pin(self.redfish.request_json_value(method, &link, body)).await;
+        let asked = Box::pin(self.room.redfish().request_json_value(method, &link, body)).await;
         asked.map_err(|e| self.fault(&e, &name, &link))
     }
 
@@ -117,20 +102,17 @@ impl Client {
     /// A link as the gateway takes it. The gateway has taken hosts out of links already; one that still leads
     /// elsewhere came from a place that no one expects links in.
     fn own(&self, link: &str) -> Result<String, BmcError> {
-        let foreign =
-            || BmcError::ForeignLink { bmc: self.bmc.clone(), request: "a request".to_owned(), uri: link.to_owned() };
-        let mut url = self.base.join(link).map_err(|_| foreign())?;
-        if url.origin() != self.base.origin() {
-            return Err(foreign());
-        }
-        url.set_fragment(None);
-        Ok(url.into())
+        self.room.url(link).map(Into::into).ok_or_else(|| BmcError::ForeignLink {
+            bmc: self.bmc.clone(),
+            request: "a request".to_owned(),
+            uri: link.to_owned(),
+        })
     }
 
     fn fault(&self, error: &redfish::Error, method: &str, link: &str) -> BmcError {
         let kept = error.body_snippet().and_then(|text| serde_json::from_str::<Value>(text).ok()).and_then(|body| {
             let id = (body["error"]["code"] == FAULT).then(|| body["error"]["message"].as_str()?.parse().ok())?;
-            self.faults.take(id?)
+            self.room.faults().take(id?)
         });
         if let Some(kept) = kept {
             return kept;
@@ -142,7 +124,7 @@ impl Client {
     }
 
     fn unreadable(&self, method: &str, link: &str, why: &str) -> BmcError {
-        let path = link.strip_prefix(self.base.as_str()).map_or_else(|| link.to_owned(), |path| format!("/{path}"));
+        let path = self.room.path(link);
         BmcError::Unreadable { bmc: self.bmc.clone(), request: format!("{method} {path}"), why: why.to_owned() }
     }
 }

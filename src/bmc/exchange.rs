@@ -21,6 +21,8 @@ use super::{BmcError, Timing};
 
 /// Connections to one BMC at once: most are small computers that fall over under more.
 const CONNECTIONS: usize = 2;
+/// How often a read that fails at the BMC is asked again.
+const READS_AGAIN: u32 = 2;
 /// ETags remembered for one BMC.
 const ETAGS_MAX: usize = 256;
 /// An answer longer than this is no error.
@@ -154,7 +156,16 @@ impl Exchange {
         if !ask.is_safe() {
             self.audit(&ask, &answer, sent.elapsed());
         }
-        self.settle(&ask, &answer?)
+        let settled = self.settle(&ask, &answer?)?;
+        if is_root(&ask.path) && ask.is_safe() {
+            self.at_sessions(&settled);
+        }
+        Ok(settled)
+    }
+
+    /// Learns from the root where sessions are made, so that it is not read for that again.
+    pub(super) fn at_sessions(&self, root: &Value) {
+        self.session.learn(self, root);
     }
 
     fn audit(&self, ask: &Ask, answer: &Result<Answer, BmcError>, took: Duration) {
@@ -223,6 +234,7 @@ impl Exchange {
         let mut ask = ask.clone();
         let mut renewed = false;
         let mut waits = 0u32;
+        let mut fails = 0u32;
         loop {
             let login = self.login_for(&ask).await?;
             let mut extra = HeaderMap::new();
@@ -247,6 +259,12 @@ impl Exchange {
                 }
                 StatusCode::UNAUTHORIZED => {
                     return Err(BmcError::WrongPassword { bmc: self.bmc.clone(), username: self.session.username() });
+                }
+                StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT
+                    if ask.is_safe() && fails < READS_AGAIN && self.has(Fact::ReadFails) =>
+                {
+                    fails += 1;
+                    tokio::time::sleep(self.timing.busy_pause).await;
                 }
                 StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
                     let wait = answer.retry_after();

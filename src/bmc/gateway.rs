@@ -4,14 +4,17 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::{Request, Response, StatusCode};
+use redfish::{HeaderName, RetryPolicy};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use url::Url;
@@ -29,35 +32,117 @@ pub(super) const FAULT: &str = "bedplate.fault";
 /// Our own requests to a BMC are small.
 const REQUEST_MAX: usize = 1024 * 1024;
 /// Errors that wait to be fetched; more than requests can be under way.
-const FAULTS_MAX: usize = 64;
+const FAULTS_MAX: usize = 8192;
+/// Longer than anything that the gateway waits for: the gateway's limits are the ones that count.
+const PATIENCE: Duration = Duration::from_secs(3600);
 
-/// An open gateway; it lives as long as its workers.
-pub(super) struct Gateway {
-    /// `http://127.0.0.1:port/`.
-    pub(super) base: Url,
-    /// The secret that each request must carry.
-    pub(super) secret: HeaderValue,
-    /// Errors on their way to the caller.
-    pub(super) faults: Arc<Faults>,
+/// An open gateway. Any number of BMCs share one: each has a room of its own, whose number is the first part of its paths.
+pub struct Gateway {
+    base: Url,
+    #[cfg(test)]
+    secret: HeaderValue,
+    redfish: redfish::Client,
+    faults: Arc<Faults>,
+    rooms: Rooms,
+    next: AtomicU64,
+    workers: Workers,
+}
+
+/// What goes on in each room.
+type Rooms = Arc<Mutex<BTreeMap<u64, Arc<Exchange>>>>;
+
+/// One BMC's room; leaving it closes the door behind it.
+pub(super) struct Room {
+    number: u64,
+    gateway: Arc<Gateway>,
 }
 
 impl Gateway {
-    /// Opens the gateway. When the workers stop it drains, and ends the session at the BMC.
-    pub(super) async fn open(exchange: Arc<Exchange>, workers: &Workers) -> Result<Self, BmcError> {
+    /// Opens the gateway. It closes when the last who holds it lets go.
+    ///
+    /// # Errors
+    /// [`BmcError::Local`] where no port is free.
+    pub async fn open() -> Result<Arc<Self>, BmcError> {
         let local = |why: String| BmcError::Local { what: "opening a local port to talk to BMCs".to_owned(), why };
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(|e| local(e.to_string()))?;
         let address = listener.local_addr().map_err(|e| local(e.to_string()))?;
         let base = Url::parse(&format!("http://{address}/")).map_err(|e| local(e.to_string()))?;
         let mut secret = HeaderValue::from_str(&entropy::token()).map_err(|e| local(e.to_string()))?;
         secret.set_sensitive(true);
-        let faults = Arc::<Faults>::default();
-        let door = Door { exchange: exchange.clone(), secret: secret.clone(), faults: faults.clone() };
+        let (faults, rooms) = (Arc::<Faults>::default(), Rooms::default());
+        let door = Door { rooms: rooms.clone(), secret: secret.clone(), faults: faults.clone() };
+        let workers = Workers::new();
         let token = workers.token();
         workers.spawn("bmc-gateway", async move {
             serve(listener, Tls::Off, door, Patience::default(), token).await;
-            exchange.close().await;
         });
-        Ok(Self { base, secret, faults })
+        let redfish = redfish::Client::builder(base.as_str())
+            .map_err(|e| local(e.to_string()))?
+            .default_header(HeaderName::from_static(SECRET), secret.clone())
+            .retry_policy(RetryPolicy::default().with_max_retries(0))
+            .timeout(PATIENCE)
+            .body_snippet_limit(4096)
+            .build()
+            .map_err(|e| local(e.to_string()))?;
+        Ok(Arc::new(Self {
+            base,
+            #[cfg(test)]
+            secret,
+            redfish,
+            faults,
+            rooms,
+            next: AtomicU64::new(1),
+            workers,
+        }))
+    }
+
+    /// Gives a BMC a room.
+    pub(super) fn enter(self: Arc<Self>, exchange: Arc<Exchange>) -> Room {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner).insert(number, exchange);
+        Room { number, gateway: self }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.workers.token().cancel();
+    }
+}
+
+impl Room {
+    /// `http://127.0.0.1:port/number/redfish/...` for a path of the BMC; none for what leads elsewhere.
+    pub(super) fn url(&self, link: &str) -> Option<Url> {
+        let url = self.gateway.base.join(link).ok()?;
+        if url.origin() != self.gateway.base.origin() {
+            return None;
+        }
+        let mut within = url.clone();
+        within.set_path(&format!("/{}{}", self.number, url.path()));
+        within.set_fragment(None);
+        Some(within)
+    }
+
+    /// The path at the BMC of an address that [`Room::url`] made.
+    pub(super) fn path<'a>(&self, url: &'a str) -> &'a str {
+        let path = url.strip_prefix(self.gateway.base.as_str()).and_then(|rest| rest.find('/').map(|at| &rest[at..]));
+        path.unwrap_or(url)
+    }
+
+    /// The `redfish` crate's client.
+    pub(super) fn redfish(&self) -> &redfish::Client {
+        &self.gateway.redfish
+    }
+
+    /// Errors on their way to the caller.
+    pub(super) fn faults(&self) -> &Faults {
+        &self.gateway.faults
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.gateway.rooms.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
     }
 }
 
@@ -85,12 +170,19 @@ impl Faults {
 
 #[derive(Clone)]
 struct Door {
-    exchange: Arc<Exchange>,
+    rooms: Rooms,
     secret: HeaderValue,
     faults: Arc<Faults>,
 }
 
 impl Door {
+    /// Whose room a path leads to, and where in it.
+    fn room(&self, path: &str) -> Option<(Arc<Exchange>, String)> {
+        let (number, rest) = path.strip_prefix('/')?.split_once('/')?;
+        let rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        Some((rooms.get(&number.parse().ok()?)?.clone(), format!("/{rest}")))
+    }
+
     async fn answer(self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let shown = request.headers().get(SECRET).map(HeaderValue::as_bytes).unwrap_or_default();
         if !same(shown, self.secret.as_bytes()) {
@@ -100,9 +192,11 @@ impl Door {
         let Ok(body) = Limited::new(body, REQUEST_MAX).collect().await else {
             return respond(StatusCode::PAYLOAD_TOO_LARGE, &json!({ "error": { "code": "bedplate.too-large" } }));
         };
-        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        let Some((exchange, path)) = self.room(parts.uri.path_and_query().map_or("/", |path| path.as_str())) else {
+            return respond(StatusCode::NOT_FOUND, &json!({ "error": { "code": "bedplate.no-room" } }));
+        };
         let ask = Ask::json(parts.method, path, body.to_bytes());
-        match self.exchange.carry(ask).await {
+        match exchange.carry(ask).await {
             Ok(value) => respond(StatusCode::OK, &value),
             Err(error) => {
                 let id = self.faults.keep(error).to_string();
@@ -152,7 +246,7 @@ mod tests {
         let stream = tokio::net::TcpStream::connect(base.socket_addrs(|| None).unwrap()[0]).await.unwrap();
         let (mut sender, driver) =
             hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.unwrap();
-        let mut request = Request::get("/redfish/v1/").header(header::HOST, "gateway");
+        let mut request = Request::get(base.path()).header(header::HOST, "gateway");
         if let Some(secret) = secret {
             request = request.header(SECRET, secret);
         }
@@ -172,14 +266,16 @@ mod tests {
         let address = Address::Folder(folder.path().to_owned());
         let target = Target { address, system: None, credentials: None, pin: None, without: Facts::default() };
         let exchange = Arc::new(open(&target, Arc::new(MemoryPins::default()), Timing::default()).unwrap());
-        let workers = Workers::new();
-        let gateway = Gateway::open(exchange, &workers).await.unwrap();
+        let gateway = Gateway::open().await.unwrap();
+        let room = gateway.clone().enter(exchange);
+        let base = room.url("/redfish/v1/").unwrap();
         let secret = gateway.secret.to_str().unwrap().to_owned();
-        assert_eq!(status(&gateway.base, None).await, 403);
-        assert_eq!(status(&gateway.base, Some(&"0".repeat(secret.len()))).await, 403);
-        assert_eq!(status(&gateway.base, Some(&secret[1..])).await, 403);
-        assert_eq!(status(&gateway.base, Some(&secret)).await, 200);
-        workers.stop().await;
+        assert_eq!(status(&base, None).await, 403);
+        assert_eq!(status(&base, Some(&"0".repeat(secret.len()))).await, 403);
+        assert_eq!(status(&base, Some(&secret[1..])).await, 403);
+        assert_eq!(status(&base, Some(&secret)).await, 200);
+        drop(room);
+        assert_eq!(status(&base, Some(&secret)).await, 404, "the room is closed");
     }
 
     #[test]

@@ -151,7 +151,29 @@ impl Bmc {
     /// # Errors
     /// Only when the system itself cannot be read.
     pub async fn inventory(&self) -> Result<Inventory, BmcError> {
-        let system: redfish::ComputerSystem = self.client.get(&self.system).await?;
+        self.parts_of(true).await
+    }
+
+    /// As [`Bmc::inventory`], without the list of firmware: it has dozens of entries, takes some BMCs minutes, and says
+    /// nothing that imaging needs.
+    ///
+    /// # Errors
+    /// As [`Bmc::inventory`].
+    pub async fn essentials(&self) -> Result<Inventory, BmcError> {
+        self.parts_of(false).await
+    }
+
+    /// A document as a type of the `redfish` crate.
+    fn typed<T: DeserializeOwned>(&self, link: &str, document: Value) -> Result<T, BmcError> {
+        serde_json::from_value(document).map_err(|error| BmcError::Unreadable {
+            bmc: self.name().to_owned(),
+            request: format!("GET {link}"),
+            why: error.to_string(),
+        })
+    }
+
+    async fn parts_of(&self, whole: bool) -> Result<Inventory, BmcError> {
+        let system: redfish::ComputerSystem = self.typed(&self.system, self.just_read(&self.system).await?)?;
         let mut survey = Survey { bmc: self, gaps: vec![] };
         let (cpus, mut gpus) = survey.processors(&system).await;
         gpus.extend(survey.other_gpus(&system, gpus.is_empty()).await);
@@ -161,7 +183,7 @@ impl Bmc {
         }
         let drives = survey.drives(&system).await;
         let nics = survey.nics(&system).await;
-        let firmware = survey.firmware().await;
+        let firmware = if whole { survey.firmware().await } else { vec![] };
         let manager = survey.manager().await;
         let identity = survey.identity(&system).await;
         let memory_bytes = survey.memory(&system).await;
@@ -239,7 +261,8 @@ impl Survey<'_> {
             self.gaps.push("BMC: it does not list itself".to_owned());
             return ManagerInfo::default();
         };
-        match self.bmc.client.get::<redfish::Manager>(link).await {
+        let read = self.bmc.just_read(link).await;
+        match read.and_then(|document| self.bmc.typed::<redfish::Manager>(link, document)) {
             Ok(manager) => ManagerInfo {
                 model: manager.extra.get("Model").and_then(text).or(said(manager.name.as_deref())),
                 firmware_version: said(manager.firmware_version.as_deref())

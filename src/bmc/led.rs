@@ -59,7 +59,7 @@ impl Bmc {
 
     /// The lights there are, best first, and what `IndicatorLED` calls the wanted state.
     async fn lights(&self, on: bool) -> Result<Vec<(String, Light, &'static str)>, BmcError> {
-        let system = self.system().await?;
+        let system = self.just_read(&self.system).await?;
         let mut places = vec![(self.system.clone(), system.clone())];
         for link in links(&system["Links"]["Chassis"]).into_iter().take(2) {
             if let Ok(document) = self.client.get::<Value>(&link).await {

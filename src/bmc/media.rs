@@ -204,11 +204,27 @@ impl Bmc {
         Ok(Slot::read(link, &document, self.quirks))
     }
 
-    /// The CD slots of the system, then those of its managers, best first.
+    /// The CD slots of the system, then those of its managers, best first. Where they are is found out once.
     async fn slots(&self) -> Result<Vec<Slot>, BmcError> {
+        if let Some(links) = self.slot_links.get() {
+            let mut slots = vec![];
+            for link in links {
+                slots.push(self.slot(link).await?);
+            }
+            return Ok(slots);
+        }
+        let slots = self.find_slots().await?;
+        // Empty is not kept: a licence or a setting may make slots appear.
+        if !slots.is_empty() {
+            drop(self.slot_links.set(slots.iter().map(|slot| slot.link.clone()).collect()));
+        }
+        Ok(slots)
+    }
+
+    async fn find_slots(&self) -> Result<Vec<Slot>, BmcError> {
         let mut collections = vec![];
         for owner in std::iter::once(&self.system).chain(&self.managers) {
-            let document: Value = self.client.get(owner).await?;
+            let document = self.outline(owner).await?;
             collections.extend(document["VirtualMedia"]["@odata.id"].as_str().map(str::to_owned));
         }
         collections.dedup();

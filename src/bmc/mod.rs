@@ -31,10 +31,12 @@ mod secure_boot;
 mod session;
 mod target;
 mod task;
+pub mod twin;
 mod wire;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +51,7 @@ pub use error::{BmcError, Reach};
 pub use event::Subscription;
 pub use fact::{Fact, Facts};
 pub use firmware::{FirmwareSource, FirmwareUpdate};
+pub use gateway::Gateway;
 pub use health::{Health, Reading, Unwell};
 pub use inventory::{Cpu, Drive, Firmware, Gpu, Inventory, ManagerInfo, Nic};
 pub use log::LogEntry;
@@ -61,7 +64,6 @@ pub use task::{Task, TaskState};
 
 use client::Client;
 use exchange::{Exchange, NOTE, Source};
-use gateway::Gateway;
 use quirk::Quirks;
 use recorded::Folder;
 use session::Session;
@@ -137,6 +139,48 @@ pub struct Bmc {
     systems: Vec<String>,
     system: String,
     managers: Vec<String>,
+    lately: Lately,
+    /// Where the media slots are, once they were found.
+    slot_links: OnceLock<Vec<String>>,
+}
+
+/// What one BMC told when it was last connected to, and what does not change from one connection to the next. With it, connecting
+/// again asks only for the system.
+#[derive(Clone)]
+pub struct Known {
+    root: Value,
+    systems: Vec<String>,
+    system: String,
+    managers: Vec<String>,
+    quirks: Quirks,
+}
+
+/// Documents that were read so recently that they need not be read again. None for the time says that something was changed since.
+struct Lately(Mutex<BTreeMap<String, (Option<Instant>, Value)>>);
+
+impl Lately {
+    /// How long a document counts as just read. What is read back after a change never comes from here.
+    const FRESH: Duration = Duration::from_secs(2);
+
+    fn keep(&self, link: &str, document: &Value) {
+        let mut documents = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        documents.insert(link.to_owned(), (Some(Instant::now()), document.clone()));
+    }
+
+    /// A document; only a fresh one where `fresh` says so.
+    fn find(&self, link: &str, fresh: bool) -> Option<Value> {
+        let documents = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (read, document) = documents.get(link)?;
+        let is_fresh = read.is_some_and(|read| read.elapsed() <= Self::FRESH);
+        (is_fresh || !fresh).then(|| document.clone())
+    }
+
+    /// Something is being changed: nothing is fresh any more.
+    fn forget(&self) {
+        for (read, _) in self.0.lock().unwrap_or_else(PoisonError::into_inner).values_mut() {
+            *read = None;
+        }
+    }
 }
 
 impl Bmc {
@@ -153,29 +197,82 @@ impl Bmc {
     /// # Errors
     /// As [`Bmc::connect`].
     pub async fn connect_with(target: &Target, pins: Arc<dyn Pins>, timing: Timing) -> Result<Self, BmcError> {
+        Self::connect_again(target, pins, timing, Gateway::open().await?, None).await
+    }
+
+    /// As [`Bmc::connect_with`], through a gateway that others share, and with what the BMC told before. What no longer
+    /// holds is found out anew.
+    ///
+    /// # Errors
+    /// As [`Bmc::connect`].
+    pub async fn connect_again(
+        target: &Target,
+        pins: Arc<dyn Pins>,
+        timing: Timing,
+        gateway: Arc<Gateway>,
+        known: Option<Known>,
+    ) -> Result<Self, BmcError> {
         let exchange = Arc::new(open(target, pins, timing)?);
         let workers = Workers::new();
-        let gateway = match Gateway::open(exchange.clone(), &workers).await {
-            Ok(gateway) => gateway,
-            Err(error) => return Err(error),
-        };
-        let bmc = exchange.bmc().to_owned();
+        let (ended, token) = (exchange.clone(), workers.token());
+        workers.spawn("bmc-session", async move {
+            token.cancelled().await;
+            ended.close().await;
+        });
+        let client = Client::new(gateway.enter(exchange.clone()), exchange.clone());
         let found = async {
-            let client = Client::new(gateway, bmc, exchange.clone())?;
-            let found = find(&client, target.system.as_deref(), target.without).await?;
-            Ok((client, found))
+            let again = match known {
+                Some(known) => {
+                    exchange.at_sessions(&known.root);
+                    again(&client, known).await?
+                }
+                None => None,
+            };
+            let found = match again {
+                Some(found) => found,
+                None => find(&client, target.system.as_deref(), target.without).await?,
+            };
+            Ok(found)
         };
-        let (client, found) = match found.await {
+        let found = match found.await {
             Ok(found) => found,
             Err(error) => {
                 workers.stop().await;
                 return Err(error);
             }
         };
-        exchange.learn(found.quirks);
+        exchange.learn(found.known.quirks);
         let token = workers.token();
-        let Found { root, systems, system, managers, quirks } = found;
-        Ok(Self { client, exchange, workers, token, quirks, root, systems, system, managers })
+        let Known { root, systems, system, managers, quirks } = found.known;
+        let lately = Lately(Mutex::default());
+        for (link, document) in &found.documents {
+            lately.keep(link, document);
+        }
+        Ok(Self {
+            client,
+            exchange,
+            workers,
+            token,
+            quirks,
+            root,
+            systems,
+            system,
+            managers,
+            lately,
+            slot_links: OnceLock::new(),
+        })
+    }
+
+    /// What the BMC told, for the next connection.
+    #[must_use]
+    pub fn known(&self) -> Known {
+        Known {
+            root: self.root.clone(),
+            systems: self.systems.clone(),
+            system: self.system.clone(),
+            managers: self.managers.clone(),
+            quirks: self.quirks,
+        }
     }
 
     /// The BMC as messages name it: host and port, or the folder.
@@ -196,8 +293,30 @@ impl Bmc {
         self.workers.clone().stop().await;
     }
 
+    /// The system's document, read now.
     async fn system(&self) -> Result<Value, BmcError> {
-        self.client.get(&self.system).await
+        let document = self.client.get(&self.system).await?;
+        self.lately.keep(&self.system, &document);
+        Ok(document)
+    }
+
+    /// A document that need not be of this very moment: what decides, and not what is read back.
+    async fn just_read(&self, link: &str) -> Result<Value, BmcError> {
+        self.read_before(link, true).await
+    }
+
+    /// A document for what does not change in it: links, actions, and what they offer.
+    async fn outline(&self, link: &str) -> Result<Value, BmcError> {
+        self.read_before(link, false).await
+    }
+
+    async fn read_before(&self, link: &str, fresh: bool) -> Result<Value, BmcError> {
+        if let Some(document) = self.lately.find(link, fresh) {
+            return Ok(document);
+        }
+        let document = self.client.get(link).await?;
+        self.lately.keep(link, &document);
+        Ok(document)
     }
 
     /// What the task says that an accepted write began, for the message about a write that did not show; empty where
@@ -250,11 +369,18 @@ fn open(target: &Target, pins: Arc<dyn Pins>, timing: Timing) -> Result<Exchange
 
 /// What connecting finds out.
 struct Found {
-    root: Value,
-    systems: Vec<String>,
-    system: String,
-    managers: Vec<String>,
-    quirks: Quirks,
+    known: Known,
+    /// What was read on the way, by link.
+    documents: Vec<(String, Value)>,
+}
+
+/// Looks whether what is known still holds: the system is where it was.
+async fn again(client: &Client, known: Known) -> Result<Option<Found>, BmcError> {
+    match client.get::<Value>(&known.system).await {
+        Ok(system) => Ok(Some(Found { documents: vec![(known.system.clone(), system)], known })),
+        Err(error) if error.status() == Some(404) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 async fn find(client: &Client, wanted: Option<&str>, without: Facts) -> Result<Found, BmcError> {
@@ -275,7 +401,9 @@ async fn find(client: &Client, wanted: Option<&str>, without: Facts) -> Result<F
         None => Value::Null,
     };
     let quirks = Quirks::classify(&root, &document, &manager, without);
-    Ok(Found { root, systems, system, managers, quirks })
+    let mut documents = vec![(system.clone(), document)];
+    documents.extend(managers.first().map(|link| (link.clone(), manager)).filter(|(_, manager)| manager.is_object()));
+    Ok(Found { known: Known { root, systems, system, managers, quirks }, documents })
 }
 
 /// The service root, if it is one.

@@ -101,7 +101,7 @@ impl Bmc {
     /// # Errors
     /// [`BmcError::NotObeyed`] when it does not change, [`BmcError::Unsupported`] when the BMC offers no such action.
     pub async fn set_power(&self, action: PowerAction) -> Result<(), BmcError> {
-        let system = self.system().await?;
+        let system = self.just_read(&self.system).await?;
         let now = PowerState::read(&system);
         match action {
             PowerAction::ForceRestart => return self.restart(&system, now).await,
@@ -229,11 +229,13 @@ impl Bmc {
 
     /// Changes a resource, patiently.
     pub(super) async fn patch(&self, link: &str, body: &Value) -> Result<Value, BmcError> {
+        self.lately.forget();
         self.patiently(|| self.client.patch(link, body)).await
     }
 
     /// Runs an action or makes a resource, patiently.
     pub(super) async fn post(&self, link: &str, body: &Value) -> Result<Value, BmcError> {
+        self.lately.forget();
         self.patiently(|| self.client.post(link, body)).await
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hyper::header::{self, HeaderValue};
 use hyper::{HeaderMap, Method};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use super::exchange::{Answer, Ask, Exchange, Words};
@@ -49,6 +49,8 @@ struct State {
     login: Option<Login>,
     /// The root itself asked for credentials.
     insists: bool,
+    /// Where sessions are made, once the root was read; none inside where it offers none.
+    offered: Option<Option<String>>,
 }
 
 /// One BMC's session.
@@ -91,8 +93,11 @@ impl Session {
         if let Some(login) = &state.login {
             return Ok(login.clone());
         }
-        let root = self.root(exchange, &mut state).await?;
-        let login = match self.sessions_at(exchange, &root) {
+        let offered = match state.offered.clone() {
+            Some(offered) => offered,
+            None => self.root(exchange, &mut state).await?.json().and_then(|root| sessions_at(exchange, &root)),
+        };
+        let login = match offered {
             Some(path) => self.begin(exchange, &path, credentials).await?,
             None => self.basic(),
         };
@@ -116,9 +121,11 @@ impl Session {
         exchange.send(&Ask::get(ROOT), headers).await
     }
 
-    fn sessions_at(&self, exchange: &Exchange, root: &Answer) -> Option<String> {
-        let root = root.json()?;
-        root["Links"]["Sessions"]["@odata.id"].as_str().and_then(|link| exchange.own(link))
+    /// Learns from the root where sessions are made.
+    pub(super) fn learn(&self, exchange: &Exchange, root: &Value) {
+        if let Ok(mut state) = self.state.try_lock() {
+            state.offered = Some(sessions_at(exchange, root));
+        }
     }
 
     async fn begin(&self, exchange: &Exchange, path: &str, credentials: &Credentials) -> Result<Login, BmcError> {
@@ -214,6 +221,10 @@ impl Session {
         value.set_sensitive(true);
         Login::Basic(value)
     }
+}
+
+fn sessions_at(exchange: &Exchange, root: &Value) -> Option<String> {
+    root["Links"]["Sessions"]["@odata.id"].as_str().and_then(|link| exchange.own(link))
 }
 
 /// Standard base64 with padding.

@@ -11,7 +11,8 @@
 //! Every change of a task is a compare-and-swap on its row, so a late report and the loop that drives the task never
 //! overwrite each other.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
@@ -59,11 +60,16 @@ pub enum JobError {
 
 /// Longest page of a scan.
 const PAGE: usize = 512;
+/// Rows that are read at once where one may do.
+const FEW: usize = 32;
 
 /// The rows of jobs and nodes.
 #[derive(Clone)]
 pub struct Journal {
     meta: Arc<dyn Meta>,
+    /// For each job, a node whose task was open when last looked: it is looked at first, so that the end of one task does
+    /// not read all others.
+    open: Arc<Mutex<BTreeMap<JobId, NodeName>>>,
 }
 
 /// A change of a task that also changes what is known of its node.
@@ -73,7 +79,7 @@ impl Journal {
     /// The journal in this metadata.
     #[must_use]
     pub fn new(meta: Arc<dyn Meta>) -> Self {
-        Self { meta }
+        Self { meta, open: Arc::default() }
     }
 
     /// Writes a new job and its tasks, all or nothing; refuses when another job has one of the machines.
@@ -221,7 +227,7 @@ impl Journal {
     /// Closes a job once all its tasks are over; says whether it is closed.
     pub async fn close_if_over(&self, id: JobId, now: Timestamp) -> Result<bool, JobError> {
         loop {
-            if self.tasks(id).await?.iter().any(|task| !task.state.is_over()) {
+            if self.has_open_task(id).await? {
                 return Ok(false);
             }
             let key = job_key(id);
@@ -243,6 +249,35 @@ impl Journal {
         }
     }
 
+    /// Whether a task of the job is not over. Reads few rows: many tasks may end at once.
+    async fn has_open_task(&self, id: JobId) -> Result<bool, JobError> {
+        let open = || self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = open().get(&id).cloned();
+        if let Some(node) = last
+            && !self.task(id, &node).await?.state.is_over()
+        {
+            return Ok(true);
+        }
+        let prefix = format!("j/t/{id}/").into_bytes();
+        let (mut from, end) = (prefix.clone(), after(&prefix));
+        loop {
+            let page = self.meta.scan(&from, &end, FEW).await.map_err(JobError::Meta)?;
+            for (key, value) in &page {
+                let task: TaskRow = decode(value).ok_or_else(|| damaged(key))?;
+                if !task.state.is_over() {
+                    open().insert(id, task.node);
+                    return Ok(true);
+                }
+            }
+            match page.last() {
+                Some((key, _)) if page.len() == FEW => from = [&key[..], &[0]].concat(),
+                _ => break,
+            }
+        }
+        open().remove(&id);
+        Ok(false)
+    }
+
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, JobError> {
         self.meta.get(key).await.map_err(JobError::Meta)
     }
@@ -255,10 +290,7 @@ impl Journal {
     async fn scan_raw(&self, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, JobError> {
         let mut rows = Vec::new();
         let mut start = prefix.to_vec();
-        let mut end = prefix.to_vec();
-        // Every prefix here ends in '/', and '0' is the byte after it.
-        end.pop();
-        end.push(b'0');
+        let end = after(prefix);
         loop {
             let page = self.meta.scan(&start, &end, PAGE).await.map_err(JobError::Meta)?;
             let full = page.len() == PAGE;
@@ -272,6 +304,14 @@ impl Journal {
             }
         }
     }
+}
+
+/// The key behind all that begin so: every prefix here ends in '/', and '0' is the byte after it.
+fn after(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    end.pop();
+    end.push(b'0');
+    end
 }
 
 fn blank_node(task: &TaskRow) -> NodeRow {

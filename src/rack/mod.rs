@@ -8,6 +8,7 @@ pub mod check;
 pub mod machine;
 pub mod plan;
 pub mod redfish;
+pub mod rehearse;
 pub mod show;
 pub mod spec;
 pub mod survey;

@@ -18,6 +18,9 @@ const START_SECONDS: u64 = 8 * 60;
 /// Bytes a second that an image is written with, until the node has shown otherwise.
 const WRITE_RATE: u64 = 500_000_000;
 
+/// Power cycles of a node that is imaged: once into the agent, once into the installed system.
+pub const REBOOTS: u32 = 2;
+
 /// What the catalogue knows of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageFacts {
@@ -137,8 +140,7 @@ fn node_plan(
         plan.changes = changes(node, seen, known, image);
         if !plan.changes.is_empty() {
             plan.steps = STEPS.to_vec();
-            // Once into the agent, once into the installed system.
-            plan.reboots = 2;
+            plan.reboots = REBOOTS;
             plan.seconds = known
                 .and_then(|row| row.last_seconds)
                 .unwrap_or_else(|| 2 * START_SECONDS + image.bytes.div_ceil(WRITE_RATE));

@@ -1,26 +1,63 @@
 //! Machines behind real BMCs: the seam of `machine`, filled by `bmc`.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use tokio::sync::OnceCell;
 
 use crate::bmc::{
-    Address, Bmc, BmcError, BootTarget, Credentials, Facts, Inventory, Pins, PowerAction, PowerState, Target,
+    Address, Bmc, BmcError, BootTarget, Credentials, Facts, Gateway, Inventory, Known, Pins, PowerAction, PowerState,
+    Target, Timing,
 };
-use crate::model::Secret;
+use crate::model::{NodeName, Secret};
 use crate::rack::machine::{BootFrom, Found, FoundDrive, Machine, MachineError, Machines, Power};
 use crate::rack::spec::{BmcAddress, Login, NodeSpec, PasswordSource};
 
 /// Reaches machines over Redfish; passwords come from this process's environment and files.
 pub struct RedfishMachines {
     pins: Arc<dyn Pins>,
+    met: Met,
+}
+
+/// BMCs that were talked to, by node: what they told need not be asked for again with each connection.
+#[derive(Default)]
+pub(super) struct Met {
+    bmcs: Mutex<BTreeMap<NodeName, (String, Known)>>,
+    /// All of them are talked to through one gateway.
+    gateway: OnceCell<Arc<Gateway>>,
+}
+
+impl Met {
+    /// BMCs that are remembered at most; a rack has far fewer.
+    const MOST: usize = 4096;
+
+    /// Connects to the BMC of a node, and remembers what it told.
+    pub(super) async fn connect(
+        &self,
+        node: &NodeName,
+        target: &Target,
+        pins: Arc<dyn Pins>,
+        timing: Timing,
+    ) -> Result<Bmc, BmcError> {
+        let address = format!("{} {:?}", target.address, target.system);
+        let met = self.bmcs.lock().unwrap_or_else(PoisonError::into_inner).get(node).cloned();
+        let known = met.filter(|(at, _)| *at == address).map(|(_, known)| known);
+        let gateway = self.gateway.get_or_try_init(Gateway::open).await?.clone();
+        let bmc = Bmc::connect_again(target, pins, timing, gateway, known).await?;
+        let mut all = self.bmcs.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() < Self::MOST || all.contains_key(node) {
+            all.insert(node.clone(), (address, bmc.known()));
+        }
+        Ok(bmc)
+    }
 }
 
 impl RedfishMachines {
     /// Machines whose certificates are those in `pins`.
     #[must_use]
     pub fn new(pins: Arc<dyn Pins>) -> Self {
-        Self { pins }
+        Self { pins, met: Met::default() }
     }
 }
 
@@ -34,8 +71,8 @@ impl Machines for RedfishMachines {
         };
         let target =
             Target { address, system: node.system.clone(), credentials, pin: node.pin, without: Facts::default() };
-        let bmc = Bmc::connect(&target, self.pins.clone()).await.map_err(|error| machine_error(&error))?;
-        Ok(Box::new(bmc))
+        let bmc = self.met.connect(&node.name, &target, self.pins.clone(), Timing::default()).await;
+        Ok(Box::new(bmc.map_err(|error| machine_error(&error))?))
     }
 }
 
@@ -69,7 +106,7 @@ fn credentials(login: &Login) -> Result<Credentials, MachineError> {
 #[async_trait]
 impl Machine for Bmc {
     async fn look(&self) -> Result<Found, MachineError> {
-        self.inventory().await.map(found).map_err(|error| machine_error(&error))
+        self.essentials().await.map(found).map_err(|error| machine_error(&error))
     }
 
     async fn power(&self) -> Result<Power, MachineError> {
@@ -109,7 +146,8 @@ impl Machine for Bmc {
     }
 }
 
-fn machine_error(error: &BmcError) -> MachineError {
+/// A BMC's error as a rack knows it.
+pub(super) fn machine_error(error: &BmcError) -> MachineError {
     let passing = error.is_passing()
         || matches!(error, BmcError::NotObeyed { .. } | BmcError::Tls { .. } | BmcError::Unreadable { .. });
     MachineError { kind: error.kind().to_owned(), message: error.to_string(), hint: error.hint(), transient: passing }

@@ -1,5 +1,7 @@
 //! The survey: what was observed of a rack's BMCs, and when. A BMC that does not answer is a row with its error.
 
+use std::time::Duration;
+
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
@@ -10,8 +12,11 @@ use crate::rack::machine::{Found, MachineError, Machines};
 use crate::rack::spec::NodeSpec;
 use crate::sys::clock::{self, Timestamp};
 
-/// BMCs that are asked at a time.
-const PARALLEL: usize = 32;
+/// BMCs that are asked at a time. Each is slow, and asked for little; together they must not take this machine's ports and memory.
+const PARALLEL: usize = 256;
+
+/// Pauses before a BMC that failed in passing is asked again.
+const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
 
 /// What was observed of a rack.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,16 +60,24 @@ pub async fn survey(rack: &str, nodes: &[&NodeSpec], machines: &dyn Machines) ->
     Survey { rack: rack.to_owned(), taken, nodes: rows.into_iter().map(|(_, row)| row).collect() }
 }
 
+async fn look(node: &NodeSpec, machines: &dyn Machines) -> Result<Found, MachineError> {
+    let machine = machines.connect(node).await?;
+    let looked = machine.look().await;
+    machine.close().await;
+    looked
+}
+
 async fn ask(node: &NodeSpec, machines: &dyn Machines) -> SurveyNode {
     let began = tokio::time::Instant::now();
-    let looked = match machines.connect(node).await {
-        Ok(machine) => {
-            let looked = machine.look().await;
-            machine.close().await;
-            looked
+    let mut looked = look(node, machines).await;
+    // A BMC that restarts, or was busy, is asked again; a rack must not wait for another day for it.
+    for pause in AGAIN {
+        if !looked.as_ref().is_err_and(|error| error.transient) {
+            break;
         }
-        Err(error) => Err(error),
-    };
+        tokio::time::sleep(pause).await;
+        looked = look(node, machines).await;
+    }
     let (found, error) = match looked {
         Ok(found) => (Some(found), None),
         Err(error) => (None, Some(error)),

@@ -1,4 +1,4 @@
-//! How the C library's allocator treats large buffers.
+//! Memory: how the C library's allocator treats large buffers, and how much this process had.
 
 /// Bytes that freed memory may come to before it is given back; also the largest buffer that is taken from it.
 #[cfg(target_env = "gnu")]
@@ -21,4 +21,13 @@ pub fn keep_freed() {
             libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);
         }
     }
+}
+
+/// The most memory that this process had resident, in bytes (proc(5), VmHWM); 0 where the kernel does not say.
+#[must_use]
+pub fn peak_resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
 }

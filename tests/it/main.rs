@@ -22,6 +22,7 @@ mod lab;
 mod oracle;
 mod overload;
 mod rack;
+mod rehearse;
 mod s3;
 mod sharing;
 mod sim;

@@ -4,13 +4,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot};
+use tokio::time::timeout;
 
 use crate::job::record::{JobRow, NodeRow, TaskRow, TaskState, Work};
 use crate::job::run::Drive;
 use crate::job::token::{TokenIndex, fresh_secret};
-use crate::job::{JobError, JobView, Journal, NodeView, Step};
+use crate::job::{Hands as _, JobError, JobView, Journal, NodeView, Step};
 use crate::meta::Meta;
 use crate::model::{ImageRef, JobId, NodeName};
 use crate::rack::apply::error::RackError;
@@ -25,6 +27,8 @@ use crate::sys::clock;
 use crate::sys::entropy;
 use crate::sys::worker::Workers;
 
+/// How long the session at a BMC may take to end when the appliance stops.
+const LET_GO: Duration = Duration::from_secs(5);
 /// Jobs that a listing shows.
 const JOBS_SHOWN: usize = 100;
 
@@ -214,17 +218,20 @@ impl Conductor {
             };
             let (conductor, turns, stop) = (self.clone(), turns.clone(), self.inner.workers.token());
             self.inner.workers.spawn("job", async move {
+                let mut hands = hands;
                 tokio::select! {
                     () = stop.cancelled() => {}
-                    () = conductor.drive(drive, hands, turns) => {}
+                    () = conductor.drive(drive, &mut hands, turns) => {}
                 }
+                // An appliance that stops leaves no session behind.
+                drop(timeout(LET_GO, hands.let_go()).await);
             });
         }
     }
 
-    async fn drive(&self, drive: Drive, mut hands: RackHands, turns: Arc<Semaphore>) {
+    async fn drive(&self, drive: Drive, hands: &mut RackHands, turns: Arc<Semaphore>) {
         let turn = turns.acquire().await;
-        drive.run(&mut hands).await;
+        drive.run(hands).await;
         drop(turn);
         self.tokens().retire(drive.job, &drive.node);
         self.inner.live.let_go(drive.job, &drive.node);

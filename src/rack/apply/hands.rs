@@ -14,6 +14,8 @@ use crate::rack::apply::live::Live;
 use crate::rack::machine::{BootFrom, Machine, MachineError, Machines, Power};
 use crate::rack::spec::{NodeSpec, Timeouts};
 
+/// How often the time between two looks is doubled at most.
+const LOOKS_GROW: u32 = 3;
 /// Time for all that leaves a failed machine safe.
 const SAFE_LIMIT: Duration = Duration::from_secs(180);
 
@@ -35,6 +37,7 @@ pub(super) struct Waiting {
     place: Option<(Step, u32)>,
     since: Option<Instant>,
     looked: Option<Instant>,
+    looks: u32,
     off: u32,
 }
 
@@ -46,11 +49,13 @@ impl Waiting {
         *self.since.get_or_insert_with(Instant::now)
     }
 
-    /// Whether it is time to look at the machine again; at once at first.
+    /// Whether it is time to look at the machine again; at once at first, and then more and more seldom: a BMC is a small
+    /// computer, and most of what is waited for takes minutes.
     fn look_is_due(&mut self, every: Duration) -> bool {
-        let due = self.looked.is_none_or(|looked| looked.elapsed() >= every);
+        let due = self.looked.is_none_or(|looked| looked.elapsed() >= every * 2u32.pow(self.looks.min(LOOKS_GROW)));
         if due {
             self.looked = Some(Instant::now());
+            self.looks += 1;
         }
         due
     }
@@ -103,9 +108,11 @@ impl Hands for RackHands {
     }
 
     async fn let_go(&mut self) {
-        if let Some(machine) = self.machine.take() {
+        // Should this be dropped halfway, it begins again where it is called again.
+        if let Some(machine) = &self.machine {
             machine.close().await;
         }
+        self.machine = None;
     }
 }
 
@@ -118,21 +125,14 @@ impl RackHands {
     }
 
     async fn power_off(&mut self) -> Result<Outcome, MachineError> {
-        let poll = self.pace.poll;
-        let machine = self.machine().await?;
-        if machine.power().await? != Power::Off {
-            machine.power_off().await?;
-        }
-        Ok(if machine.power().await? == Power::Off { Outcome::Done } else { Outcome::Wait(poll) })
+        // It reads back what it did, and does nothing where nothing is to do.
+        self.machine().await?.power_off().await?;
+        Ok(Outcome::Done)
     }
 
     async fn power_on(&mut self) -> Result<Outcome, MachineError> {
-        let poll = self.pace.poll;
-        let machine = self.machine().await?;
-        if machine.power().await? != Power::On {
-            machine.power_on().await?;
-        }
-        Ok(if machine.power().await? == Power::On { Outcome::Done } else { Outcome::Wait(poll) })
+        self.machine().await?.power_on().await?;
+        Ok(Outcome::Done)
     }
 
     async fn insert(&mut self, task: &TaskRow) -> Result<Outcome, MachineError> {
@@ -161,10 +161,15 @@ impl RackHands {
         if task.ordered.is_some() && heard.elapsed() >= self.timeouts.stall {
             return Err(self.silent(heard.elapsed()));
         }
-        if self.waiting.look_is_due(self.pace.watch) {
+        // Who has just spoken has power.
+        let quiet = heard.elapsed() >= self.pace.watch;
+        if quiet && self.waiting.look_is_due(self.pace.watch) {
             // A BMC that does not answer now says nothing about the agent.
             match self.look_at_power().await {
-                Some(Power::Off) => self.waiting.off += 1,
+                Some(Power::Off) => {
+                    self.waiting.off += 1;
+                    self.waiting.looks = 0;
+                }
                 Some(_) => self.waiting.off = 0,
                 None => {}
             }
@@ -212,6 +217,9 @@ impl RackHands {
         let tried_to_boot = task.passed.iter().any(|passed| passed.step == Step::Boot);
         let limit = if tried_to_boot { Duration::ZERO } else { self.timeouts.off };
         let poll = self.pace.poll;
+        if !self.waiting.look_is_due(poll) {
+            return Ok(Outcome::Wait(poll));
+        }
         let machine = self.machine().await?;
         if machine.power().await? == Power::Off {
             return Ok(Outcome::Done);

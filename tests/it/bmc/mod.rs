@@ -5,6 +5,7 @@ mod cli;
 mod double;
 mod emulator;
 mod facts;
+mod malice;
 mod recorded;
 mod rules;
 mod verbs;

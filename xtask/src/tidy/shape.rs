@@ -20,7 +20,7 @@ const VENDORS: [&str; 13] = [
     "bluefield",
     "openbmc",
 ];
-const QUIRKS: [&str; 3] = ["src/bmc/quirk.rs", "src/bmc/fact.rs", "src/bmc/oem.rs"];
+const QUIRKS: [&str; 4] = ["src/bmc/quirk.rs", "src/bmc/fact.rs", "src/bmc/oem.rs", "src/bmc/twin/manner.rs"];
 /// Names that say nothing about what a file owns.
 const EMPTY_NAMES: [&str; 6] = ["utils", "util", "helpers", "helper", "common", "misc"];
 

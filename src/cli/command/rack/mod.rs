@@ -1,5 +1,7 @@
 //! `bedplate rack`: what a rack should be, what is there, what must happen, and making it so.
 
+mod rehearse;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use self::rehearse::RehearseArgs;
 use crate::bmc::{MemoryPins, PinFile};
 use crate::cli::command::bmc::known_bmcs;
 use crate::cli::exit::{CHANGES, CliError, DONE, Exit, FAILED, REFUSED, USAGE};
@@ -55,6 +58,8 @@ enum Verb {
         #[arg(long)]
         wait: bool,
     },
+    /// Try a spec against simulated BMCs and agents first; needs no appliance and touches no machine
+    Rehearse(RehearseArgs),
     /// Show where every node stands
     Status(Which),
     /// List the last jobs
@@ -89,6 +94,7 @@ pub async fn run(args: RackArgs, context: &Context) -> Result<Exit, CliError> {
         Verb::Survey(which) => survey(&which, context).await,
         Verb::Plan { which, detailed_exitcode } => plan(&which, detailed_exitcode, context).await,
         Verb::Apply { which, yes, wait } => apply(&which, yes, wait, context).await,
+        Verb::Rehearse(args) => rehearse::run(args, context).await,
         Verb::Status(which) => status(&which, context).await,
         Verb::Jobs => jobs(context).await,
         Verb::Cancel { job } => {
