@@ -22,7 +22,7 @@ use super::{BmcError, Timing};
 /// Connections to one BMC at once: most are small computers that fall over under more.
 const CONNECTIONS: usize = 2;
 /// How often a read that fails at the BMC is asked again.
-const READS_AGAIN: u32 = 2;
+const READS_AGAIN: u32 = 1;
 /// ETags remembered for one BMC.
 const ETAGS_MAX: usize = 256;
 /// An answer longer than this is no error.

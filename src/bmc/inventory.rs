@@ -241,7 +241,8 @@ impl Survey<'_> {
             if identity.vendor.is_some() && identity.model.is_some() && identity.serial.is_some() {
                 break;
             }
-            match self.bmc.client.get::<redfish::Chassis>(link).await {
+            let read = self.bmc.just_read(link).await;
+            match read.and_then(|document| self.bmc.typed::<redfish::Chassis>(link, document)) {
                 Ok(chassis) => {
                     identity.vendor = identity.vendor.or(said(chassis.manufacturer.as_deref()));
                     identity.model = identity.model.or(said(chassis.model.as_deref()));
@@ -339,7 +340,7 @@ impl Survey<'_> {
         }
         let chassis = system.extra.get("Links").map(|all| links(&all["Chassis"])).unwrap_or_default();
         for link in chassis.iter().take(4) {
-            let Ok(chassis) = self.bmc.client.get::<Value>(link).await else { continue };
+            let Ok(chassis) = self.bmc.just_read(link).await else { continue };
             let devices: Vec<Value> = self.parts("PCIe devices", chassis.get("PCIeDevices")).await;
             let names =
                 |device: &Value| ["Id", "Name", "Model"].map(|key| text(&device[key]).unwrap_or_default()).join(" ");
@@ -394,7 +395,7 @@ impl Survey<'_> {
         let mut nics = vec![];
         let chassis = system.extra.get("Links").map(|all| links(&all["Chassis"])).unwrap_or_default();
         for link in chassis.iter().take(4) {
-            let Ok(chassis) = self.bmc.client.get::<Value>(link).await else { continue };
+            let Ok(chassis) = self.bmc.just_read(link).await else { continue };
             let adapters: Vec<Value> = self.parts("network adapters", chassis.get("NetworkAdapters")).await;
             for adapter in adapters {
                 let functions: Vec<Value> =

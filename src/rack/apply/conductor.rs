@@ -2,9 +2,9 @@
 //! that a restart would miss: the journal has the jobs, and the workers are started again from it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
@@ -29,6 +29,8 @@ use crate::sys::worker::Workers;
 
 /// How long the session at a BMC may take to end when the appliance stops.
 const LET_GO: Duration = Duration::from_secs(5);
+/// How long a plan's survey is good for the job that follows it. Every step looks again before it acts.
+const PLAN_HOLDS: Duration = Duration::from_secs(60);
 /// Jobs that a listing shows.
 const JOBS_SHOWN: usize = 100;
 
@@ -46,6 +48,8 @@ struct Inner {
     desk: ConductorConfig,
     tokens: TokenIndex,
     live: LiveTasks,
+    /// The last plan's survey: whoever applies what was just planned does not wait for another.
+    planned: Mutex<Option<Planned>>,
     /// Whether the open jobs were taken up: until then an unknown token may yet be a good one.
     resumed: AtomicBool,
 }
@@ -68,6 +72,7 @@ impl Conductor {
             desk,
             tokens: TokenIndex::default(),
             live: LiveTasks::default(),
+            planned: Mutex::default(),
             resumed: AtomicBool::new(false),
         };
         Self { inner: Arc::new(inner) }
@@ -96,10 +101,26 @@ impl Conductor {
     /// What must happen so that these nodes (all where `only` is empty) are as the spec says. Touches nothing; fails
     /// where a node cannot be worked on.
     pub async fn plan(&self, spec: &Spec, only: &[NodeName]) -> Result<Plan, RackError> {
-        Ok(self.decide(spec, only).await?.plan)
+        let surveyed = self.survey(spec, only).await?;
+        let decision = self.decide(spec, only, surveyed.clone()).await?;
+        let planned = Planned { at: Instant::now(), spec: spec.clone(), only: only.to_vec(), survey: surveyed };
+        *self.inner.planned.lock().unwrap_or_else(PoisonError::into_inner) = Some(planned);
+        Ok(decision.plan)
     }
 
-    async fn decide(&self, spec: &Spec, only: &[NodeName]) -> Result<Decision, RackError> {
+    async fn survey(&self, spec: &Spec, only: &[NodeName]) -> Result<Survey, RackError> {
+        let nodes = spec.select(only).map_err(RackError::Spec)?;
+        Ok(survey::survey(&spec.name, &nodes, &*self.inner.machines).await)
+    }
+
+    /// The survey of the plan that was just made of the very same; used once.
+    fn just_surveyed(&self, spec: &Spec, only: &[NodeName]) -> Option<Survey> {
+        let planned = self.inner.planned.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let same = planned.spec == *spec && planned.only == only && planned.at.elapsed() <= PLAN_HOLDS;
+        same.then_some(planned.survey)
+    }
+
+    async fn decide(&self, spec: &Spec, only: &[NodeName], survey: Survey) -> Result<Decision, RackError> {
         let nodes = spec.select(only).map_err(RackError::Spec)?;
         let images = self.facts(&nodes).await?;
         let mut known = BTreeMap::new();
@@ -108,7 +129,6 @@ impl Conductor {
                 known.insert(node.name.clone(), row);
             }
         }
-        let survey = survey::survey(&spec.name, &nodes, &*self.inner.machines).await;
         let plan = plan::plan(&nodes, &survey, &known, &images, spec.parallel);
         let problems: Vec<_> = plan.problems().map(|(node, problem)| (node.clone(), problem.clone())).collect();
         if !problems.is_empty() {
@@ -152,7 +172,11 @@ impl Conductor {
                 return Err(RackError::Job(JobError::Busy { node: node.name.clone(), job }));
             }
         }
-        let decision = self.decide(&spec, only).await?;
+        let surveyed = match self.just_surveyed(&spec, only) {
+            Some(surveyed) => surveyed,
+            None => self.survey(&spec, only).await?,
+        };
+        let decision = self.decide(&spec, only, surveyed).await?;
         let id = JobId(entropy::fresh_id());
         let tasks = decision.tasks(&spec, id);
         let now = clock::now();
@@ -303,6 +327,14 @@ impl Conductor {
         tracing::info!(job = %id, rack = job.rack, "job cancelled");
         self.job(id).await
     }
+}
+
+/// What a plan was asked of, and its survey.
+struct Planned {
+    at: Instant,
+    spec: Spec,
+    only: Vec<NodeName>,
+    survey: Survey,
 }
 
 /// A plan, and what it was made from.

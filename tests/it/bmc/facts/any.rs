@@ -103,7 +103,7 @@ async fn any_connection_dropped() {
 #[tokio::test]
 async fn any_read_fails() {
     proves(Fact::ReadFails, async |scene| {
-        let fails = at_first(2, |seen| seen.is("GET", SYSTEM).then(|| Reply::empty(500)));
+        let fails = at_first(1, |seen| seen.is("GET", SYSTEM).then(|| Reply::empty(500)));
         let double = Double::start(move |seen, _| fails(seen)).await;
         Ok(scene.connect(&double).await.map(drop)?)
     })
