@@ -17,6 +17,7 @@ use super::quirk::{self, Quirks};
 use super::recorded::Folder;
 use super::session::{Login, Session};
 use super::wire::Wire;
+use super::words::{Words, quote};
 use super::{BmcError, Timing};
 
 /// Connections to one BMC at once: most are small computers that fall over under more.
@@ -27,8 +28,6 @@ const READS_AGAIN: u32 = 1;
 const ETAGS_MAX: usize = 256;
 /// An answer longer than this is no error.
 const ERROR_MAX: usize = 16 * 1024;
-/// Bytes of an unreadable answer that are quoted.
-const QUOTE_MAX: usize = 300;
 /// Where a synthesised or annotated answer says what its headers said.
 pub(super) const NOTE: &str = "@bedplate";
 
@@ -261,7 +260,10 @@ impl Exchange {
                     return Err(BmcError::WrongPassword { bmc: self.bmc.clone(), username: self.session.username() });
                 }
                 StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT
-                    if ask.is_safe() && fails < READS_AGAIN && self.has(Fact::ReadFails) =>
+                    if ask.is_safe()
+                        && fails < READS_AGAIN
+                        && self.has(Fact::ReadFails)
+                        && !self.gives_a_reason(&answer) =>
                 {
                     fails += 1;
                     tokio::time::sleep(self.timing.busy_pause).await;
@@ -491,6 +493,12 @@ impl Exchange {
         Words::read(answer, self.has(Fact::InfoAsObject))
     }
 
+    /// Whether a BMC that failed says why: then it will not do better the next time.
+    fn gives_a_reason(&self, answer: &Answer) -> bool {
+        let Words { ids, message, .. } = self.words(answer);
+        !message.is_empty() && answer.json().is_some() && !ids.iter().any(|id| id.ends_with("InternalError"))
+    }
+
     /// Whether a busy answer says that nothing was begun.
     fn refused_before_acting(&self, answer: &Answer) -> bool {
         self.has(Fact::NotReadyYet) && self.words(answer).ids.iter().any(|id| quirk::is_not_ready(id))
@@ -530,57 +538,6 @@ fn is_link(key: &str) -> bool {
 fn is_plain(link: &str) -> bool {
     let no_host = !link.contains("://") && !link.starts_with("//") && !link.contains('\\');
     no_host && !link.chars().any(char::is_control) && !link.starts_with(' ')
-}
-
-/// What a BMC says of its answer, in its own words.
-pub(super) struct Words {
-    pub(super) message: String,
-    /// Its advice; empty where it gives none.
-    pub(super) resolution: String,
-    /// Message ids, such as `Base.1.8.ActionParameterMissing`.
-    pub(super) ids: Vec<String>,
-    /// What the messages are about.
-    pub(super) arguments: Vec<String>,
-}
-
-impl Words {
-    /// Reads them. The list may be an object, and the wrapper may be missing.
-    fn read(answer: &Answer, objects: bool) -> Self {
-        let Some(body) = answer.json() else {
-            let message = quote(&answer.body);
-            return Self { message, resolution: String::new(), ids: vec![], arguments: vec![] };
-        };
-        let error = body.get("error").unwrap_or(&body);
-        let info = &error["@Message.ExtendedInfo"];
-        let items = match info {
-            Value::Array(items) => items.clone(),
-            Value::Object(_) if objects => vec![info.clone()],
-            _ => vec![],
-        };
-        let texts = |key: &str| -> Vec<String> {
-            let texts =
-                items.iter().filter_map(|item| item[key].as_str()).map(str::trim).filter(|text| !text.is_empty());
-            texts.map(str::to_owned).collect()
-        };
-        let mut ids = texts("MessageId");
-        ids.extend(error["code"].as_str().map(str::to_owned));
-        let mut messages = texts("Message");
-        messages.dedup();
-        let message = match messages.is_empty() {
-            false => messages.join(" "),
-            true => error["message"].as_str().map_or_else(|| quote(&answer.body), str::to_owned),
-        };
-        let resolution = texts("Resolution").into_iter().find(|text| !text.eq_ignore_ascii_case("none"));
-        let arguments = items.iter().filter_map(|item| item["MessageArgs"].as_array()).flatten();
-        let arguments = arguments.filter_map(Value::as_str).map(str::to_owned).collect();
-        Self { message, resolution: resolution.unwrap_or_default(), ids, arguments }
-    }
-}
-
-fn quote(body: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&body[..body.len().min(4 * QUOTE_MAX)]);
-    let text: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    text.chars().take(QUOTE_MAX).collect()
 }
 
 /// A request's body as the audit log may show it.

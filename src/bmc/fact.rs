@@ -51,7 +51,7 @@ facts! {
     EtagDemanded, "any-etag-demanded", |_| true, "a change that is refused for want of an ETag (428) is sent with a fresh one";
     NotReadyYet, "any-not-ready-yet", |_| true, "what was refused because the BMC is not ready is asked again, changes too";
     ConnectionDropped, "any-connection-dropped", |_| true, "a read is repeated when the BMC drops the connection";
-    ReadFails, "any-read-fails", |_| true, "a read that fails at the BMC (500, 502, 504) is asked again, once";
+    ReadFails, "any-read-fails", |_| true, "a read that fails at the BMC for no reason given (500, 502, 504) is asked again, once";
     SessionExpires, "any-session-expires", |_| true, "a session that the BMC forgot is made anew, once";
     SessionsFull, "any-sessions-full", |_| true, "where the BMC has no room for a session, Basic is used";
     SessionLeftBehind, "any-session-left-behind", |_| true, "sessions that a killed process left behind are deleted at the next contact";

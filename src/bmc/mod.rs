@@ -33,6 +33,7 @@ mod target;
 mod task;
 pub mod twin;
 mod wire;
+mod words;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -153,6 +154,8 @@ pub struct Known {
     system: String,
     managers: Vec<String>,
     quirks: Quirks,
+    /// Documents, for what does not change in them.
+    outlines: Vec<(String, Value)>,
 }
 
 /// Documents that were read so recently that they need not be read again. None for the time says that something was changed since.
@@ -165,6 +168,18 @@ impl Lately {
     fn keep(&self, link: &str, document: &Value) {
         let mut documents = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         documents.insert(link.to_owned(), (Some(Instant::now()), document.clone()));
+    }
+
+    /// Keeps documents of an earlier connection: none is fresh.
+    fn keep_old(&self, documents: &[(String, Value)]) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.extend(documents.iter().map(|(link, document)| (link.clone(), (None, document.clone()))));
+    }
+
+    /// All documents, fresh or not.
+    fn all(&self) -> Vec<(String, Value)> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().map(|(link, (_, document))| (link.clone(), document.clone())).collect()
     }
 
     /// A document; only a fresh one where `fresh` says so.
@@ -243,8 +258,9 @@ impl Bmc {
         };
         exchange.learn(found.known.quirks);
         let token = workers.token();
-        let Known { root, systems, system, managers, quirks } = found.known;
+        let Known { root, systems, system, managers, quirks, outlines } = found.known;
         let lately = Lately(Mutex::default());
+        lately.keep_old(&outlines);
         for (link, document) in &found.documents {
             lately.keep(link, document);
         }
@@ -272,6 +288,7 @@ impl Bmc {
             system: self.system.clone(),
             managers: self.managers.clone(),
             quirks: self.quirks,
+            outlines: self.lately.all(),
         }
     }
 
@@ -403,7 +420,7 @@ async fn find(client: &Client, wanted: Option<&str>, without: Facts) -> Result<F
     let quirks = Quirks::classify(&root, &document, &manager, without);
     let mut documents = vec![(system.clone(), document)];
     documents.extend(managers.first().map(|link| (link.clone(), manager)).filter(|(_, manager)| manager.is_object()));
-    Ok(Found { known: Known { root, systems, system, managers, quirks }, documents })
+    Ok(Found { known: Known { root, systems, system, managers, quirks, outlines: vec![] }, documents })
 }
 
 /// The service root, if it is one.

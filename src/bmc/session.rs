@@ -8,8 +8,9 @@ use hyper::{HeaderMap, Method};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use super::exchange::{Answer, Ask, Exchange, Words};
+use super::exchange::{Answer, Ask, Exchange};
 use super::fact::Fact;
+use super::words::Words;
 use super::{BmcError, Credentials, Pins};
 
 const TOKEN: &str = "x-auth-token";

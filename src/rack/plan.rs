@@ -95,7 +95,7 @@ impl Plan {
 }
 
 /// Decides what must happen to these nodes. `known` is what each last said of itself, `images` the catalogue's facts of
-/// every image that the nodes want, `parallel` how many are worked on at a time.
+/// every image that the nodes want, `parallel` how many are worked on at a time after so many `canaries` went first.
 #[must_use]
 pub fn plan(
     nodes: &[&NodeSpec],
@@ -103,13 +103,17 @@ pub fn plan(
     known: &BTreeMap<NodeName, NodeRow>,
     images: &BTreeMap<ImageRef, ImageFacts>,
     parallel: usize,
+    canaries: usize,
 ) -> Plan {
     let seen: BTreeMap<&NodeName, &SurveyNode> = survey.nodes.iter().map(|row| (&row.node, row)).collect();
     let nodes: Vec<NodePlan> = nodes
         .iter()
         .map(|node| node_plan(node, seen.get(&node.name).copied(), known.get(&node.name), images.get(&node.image)))
         .collect();
-    let waves = nodes.iter().filter(|node| !node.steps.is_empty()).count().div_ceil(parallel.max(1)) as u64;
+    let changing = nodes.iter().filter(|node| !node.steps.is_empty()).count();
+    let first = canaries.min(changing);
+    let waves = usize::from(first > 0) + (changing - first).div_ceil(parallel.max(1));
+    let waves = waves as u64;
     let longest = nodes.iter().map(|node| node.seconds).max().unwrap_or(0);
     Plan {
         rack: survey.rack.clone(),
@@ -293,7 +297,7 @@ mod tests {
         let known = known.into_iter().map(|row| (row.node.clone(), row)).collect();
         let facts = bytes.map(|bytes| ImageFacts { image: image.clone(), bytes, root_digest: Digest([2; 32]) });
         let images = facts.into_iter().map(|facts| (image.clone(), facts)).collect();
-        plan(&spec.nodes.iter().collect::<Vec<_>>(), survey, &known, &images, 8)
+        plan(&spec.nodes.iter().collect::<Vec<_>>(), survey, &known, &images, 8, 0)
     }
 
     #[test]

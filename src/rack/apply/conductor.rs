@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::job::record::{JobRow, NodeRow, TaskRow, TaskState, Work};
@@ -18,6 +18,7 @@ use crate::model::{ImageRef, JobId, NodeName};
 use crate::rack::apply::error::RackError;
 use crate::rack::apply::hands::{RackHands, Waiting};
 use crate::rack::apply::live::{Live, LiveTasks};
+use crate::rack::apply::waves::Waves;
 use crate::rack::apply::{ConductorConfig, Images};
 use crate::rack::machine::{Found, Machines};
 use crate::rack::plan::{self, ImageFacts, Plan};
@@ -129,7 +130,7 @@ impl Conductor {
                 known.insert(node.name.clone(), row);
             }
         }
-        let plan = plan::plan(&nodes, &survey, &known, &images, spec.parallel);
+        let plan = plan::plan(&nodes, &survey, &known, &images, spec.parallel, spec.canaries);
         let problems: Vec<_> = plan.problems().map(|(node, problem)| (node.clone(), problem.clone())).collect();
         if !problems.is_empty() {
             return Err(RackError::Problems(problems));
@@ -216,7 +217,7 @@ impl Conductor {
 
     /// Starts the workers of the tasks that are not over.
     fn start(&self, spec: &Spec, mut tasks: Vec<TaskRow>) {
-        let turns = Arc::new(Semaphore::new(spec.parallel));
+        let waves = Arc::new(Waves::new(spec, &tasks));
         // Those that were already being worked on go first.
         tasks.sort_by_key(|task| task.state == TaskState::Queued);
         for task in tasks.into_iter().filter(|task| !task.state.is_over()) {
@@ -240,12 +241,13 @@ impl Conductor {
                 wake: live.wake.clone(),
                 backoff: self.desk().pace.backoff,
             };
-            let (conductor, turns, stop) = (self.clone(), turns.clone(), self.inner.workers.token());
+            let queued = task.state == TaskState::Queued;
+            let (conductor, waves, stop) = (self.clone(), waves.clone(), self.inner.workers.token());
             self.inner.workers.spawn("job", async move {
                 let mut hands = hands;
                 tokio::select! {
                     () = stop.cancelled() => {}
-                    () = conductor.drive(drive, &mut hands, turns) => {}
+                    () = conductor.drive(drive, &mut hands, &waves, queued) => {}
                 }
                 // An appliance that stops leaves no session behind.
                 drop(timeout(LET_GO, hands.let_go()).await);
@@ -253,12 +255,46 @@ impl Conductor {
         }
     }
 
-    async fn drive(&self, drive: Drive, hands: &mut RackHands, turns: Arc<Semaphore>) {
-        let turn = turns.acquire().await;
-        drive.run(hands).await;
-        drop(turn);
+    async fn drive(&self, drive: Drive, hands: &mut RackHands, waves: &Waves, queued: bool) {
+        match waves.turn(&hands.node, queued).await {
+            Ok(turn) => {
+                drive.run(hands).await;
+                drop(turn);
+            }
+            Err(why) => self.leave_alone(&drive, &why).await,
+        }
+        match self.journal().task(drive.job, &drive.node).await {
+            Ok(task) => waves.ended(&drive.node, task.state),
+            Err(error) => {
+                tracing::error!(job = %drive.job, node = %drive.node, %error, "how the node ended could not be read");
+                waves.ended(&drive.node, TaskState::Failed);
+            }
+        }
         self.tokens().retire(drive.job, &drive.node);
         self.inner.live.let_go(drive.job, &drive.node);
+    }
+
+    /// Ends the task of a node that was not begun, because others failed. It stays as it was.
+    async fn leave_alone(&self, drive: &Drive, why: &str) {
+        let change = |task: &mut TaskRow| {
+            if task.state != TaskState::Queued {
+                return Err(JobError::Refused("it has begun".to_owned()));
+            }
+            task.state = TaskState::Cancelled;
+            task.since = clock::now();
+            task.note(format!("left as it was: {why}"));
+            Ok(())
+        };
+        let left = async {
+            match self.journal().change(drive.job, &drive.node, change).await {
+                Ok(_) | Err(JobError::Refused(_)) => {}
+                Err(error) => return Err(error),
+            }
+            self.journal().close_if_over(drive.job, clock::now()).await.map(drop)
+        };
+        if let Err(error) = left.await {
+            tracing::error!(job = %drive.job, node = %drive.node, %error, "a node that was left alone could not be journalled");
+        }
     }
 
     /// One job.

@@ -9,6 +9,7 @@ mod hands;
 mod live;
 #[cfg(test)]
 mod tests;
+mod waves;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};

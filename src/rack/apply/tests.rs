@@ -11,7 +11,7 @@ use super::double::{Fuse, Oddity, OneVersion, Room, name};
 use super::*;
 use crate::format::order::{Booted, Phase, Progress};
 use crate::job::retry::Backoff;
-use crate::job::{JobState, JobView, TaskState};
+use crate::job::{JobState, JobView, Step, TaskState};
 use crate::meta::{Embedded, Meta};
 use crate::rack::spec::Timeouts;
 use crate::sys::worker::Workers;
@@ -411,4 +411,78 @@ async fn touches_nothing_where_a_node_has_a_problem() {
         }
         world.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_failed_canary_leaves_the_others_as_they_were() {
+    let silent = Oddity { agent_fails: Some(("the disk is gone", false)), ..good() };
+    let mut world = World::new(&[("n1", silent), ("n2", good()), ("n3", good())]).await;
+    world.spec.canaries = 1;
+    let view = world.apply().await;
+    assert_eq!(view.state, JobState::Failed, "{view:#?}");
+    let states: Vec<TaskState> = view.nodes.iter().map(|node| node.state).collect();
+    assert_eq!(states, [TaskState::Failed, TaskState::Cancelled, TaskState::Cancelled]);
+    for (index, node) in ["n2", "n3"].into_iter().enumerate() {
+        world.room.with(node, |metal| assert!(metal.verbs.is_empty() && metal.on, "{node} was touched"));
+        assert!(view.nodes[index + 1].notes.iter().any(|note| note.contains("canary n1 failed")), "{view:#?}");
+    }
+    // What was left alone is worked on by the next job.
+    world.room.with("n1", |metal| metal.odd = good());
+    assert_eq!(world.apply().await.state, JobState::Done);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn the_others_begin_when_the_canaries_run_their_image() {
+    let mut world = World::new(&[("n1", Oddity { no_agent: 1, ..good() }), ("n2", good()), ("n3", good())]).await;
+    world.spec.canaries = 1;
+    world.spec.timeouts.post = Duration::from_millis(700);
+    let job = world.conductor.apply(world.spec.clone(), &[]).await.unwrap();
+    while world.room.with("n1", |metal| metal.orders) == 0 {
+        for node in ["n2", "n3"] {
+            world.room.with(node, |metal| assert!(metal.verbs.is_empty(), "{node} did not wait"));
+        }
+        sleep(Duration::from_millis(2)).await;
+    }
+    // It waits again after the appliance died.
+    world.restart().await;
+    assert_eq!(world.over(job).await.state, JobState::Done);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn too_many_failures_stop_the_job_and_feeds_are_not_overloaded() {
+    let bad = || Oddity { agent_fails: Some(("the disk is gone", false)), ..good() };
+    let mut world = World::new(&[("n1", bad()), ("n2", bad()), ("n3", good()), ("n4", good())]).await;
+    (world.spec.parallel, world.spec.stop_after) = (1, Some(2));
+    let view = world.apply().await;
+    let states: Vec<TaskState> = view.nodes.iter().map(|node| node.state).collect();
+    let failed = states.iter().filter(|state| **state == TaskState::Failed).count();
+    assert!(failed <= 2 && states.iter().all(|state| *state != TaskState::Queued), "{states:?}");
+    if failed == 2 {
+        let left = view.nodes.iter().filter(|node| node.state == TaskState::Cancelled);
+        for node in left {
+            assert!(node.notes.iter().any(|note| note.contains("stop-after is 2")), "{node:#?}");
+        }
+    }
+    world.stop().await;
+
+    let mut world = World::new(&[("n1", good()), ("n2", good()), ("n3", good())]).await;
+    world.spec.parallel_per_feed = Some(1);
+    for node in &mut world.spec.nodes {
+        node.feed = Some("A".to_owned());
+    }
+    let job = world.conductor.apply(world.spec.clone(), &[]).await.unwrap();
+    loop {
+        let view = world.conductor.job(job).await.unwrap();
+        let busy =
+            view.nodes.iter().filter(|node| node.state == TaskState::Running && node.step > Step::PowerOff).count();
+        assert!(busy <= 1, "{view:#?}");
+        if view.state != JobState::Running {
+            assert_eq!(view.state, JobState::Done);
+            break;
+        }
+        sleep(Duration::from_millis(2)).await;
+    }
+    world.stop().await;
 }

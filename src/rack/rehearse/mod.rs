@@ -281,6 +281,7 @@ pub fn rack_of(count: usize) -> Spec {
             wipe: Wipe::default(),
             image: "rehearsed@1".parse().ok()?,
             slot: None,
+            feed: None,
             name: name.parse().ok()?,
         })
     };
@@ -288,6 +289,9 @@ pub fn rack_of(count: usize) -> Spec {
         name: "rehearsal".to_owned(),
         nodes: (1..=count).filter_map(node).collect(),
         parallel: count.max(1),
+        parallel_per_feed: None,
+        canaries: 0,
+        stop_after: None,
         timeouts: Timeouts::default(),
     }
 }

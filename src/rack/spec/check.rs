@@ -69,13 +69,28 @@ pub(super) fn checked(raw: &RawSpec, places: &Places<'_>) -> Result<Spec, SpecEr
     if parallel == 0 {
         return Err(whole("parallel = 0 in [install] would never work on a node; write at least 1".to_owned()));
     }
+    for (key, value) in [("parallel-per-feed", raw.install.parallel_per_feed), ("stop-after", raw.install.stop_after)] {
+        if value == Some(0) {
+            return Err(whole(format!(
+                "{key} = 0 in [install] would never work on a node; write at least 1, or leave it out"
+            )));
+        }
+    }
     let timeouts = timeouts(&raw.timeouts).map_err(whole)?;
     let mut nodes = Vec::with_capacity(raw.node.len());
     for (index, node) in raw.node.iter().enumerate() {
         nodes.push(checked_node(node, raw, places, &places.node(index, &node.name))?);
     }
     unique(&nodes, places)?;
-    Ok(Spec { name: raw.name.clone(), nodes, parallel, timeouts })
+    Ok(Spec {
+        name: raw.name.clone(),
+        nodes,
+        parallel,
+        parallel_per_feed: raw.install.parallel_per_feed,
+        canaries: raw.install.canaries.unwrap_or(0),
+        stop_after: raw.install.stop_after,
+        timeouts,
+    })
 }
 
 fn checked_node(node: &RawNode, raw: &RawSpec, places: &Places<'_>, place: &str) -> Result<NodeSpec, SpecError> {
@@ -95,7 +110,12 @@ fn checked_node(node: &RawNode, raw: &RawSpec, places: &Places<'_>, place: &str)
     if system == Some("") {
         return Err(mistake("system = \"\" names no system; leave it out where the BMC has only one".to_owned()));
     }
+    let feed = node.feed.as_deref().map(str::trim);
+    if feed == Some("") {
+        return Err(mistake("feed = \"\" names no power feed; leave it out, or name it, as in \"A\"".to_owned()));
+    }
     Ok(NodeSpec {
+        feed: feed.map(str::to_owned),
         name,
         bmc: address(bmc, places).map_err(mistake)?,
         system: system.map(str::to_owned),

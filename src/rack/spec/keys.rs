@@ -20,7 +20,14 @@ const SPEC: Table = Table {
     tables: &[
         ("bmc", Table { name: "[bmc]", keys: &["username", "password-env", "password-file"], tables: &[] }),
         ("disk", DISK),
-        ("install", Table { name: "[install]", keys: &["wipe", "parallel"], tables: &[] }),
+        (
+            "install",
+            Table {
+                name: "[install]",
+                keys: &["wipe", "parallel", "parallel-per-feed", "canaries", "stop-after"],
+                tables: &[],
+            },
+        ),
         (
             "timeouts",
             Table { name: "[timeouts]", keys: &["bmc", "post", "stall", "install", "off", "boot"], tables: &[] },
@@ -41,6 +48,7 @@ const SPEC: Table = Table {
                     "wipe",
                     "image",
                     "slot",
+                    "feed",
                 ],
                 tables: &[("disk", DISK)],
             },

@@ -27,6 +27,12 @@ pub struct Spec {
     pub nodes: Vec<NodeSpec>,
     /// How many nodes are worked on at a time.
     pub parallel: usize,
+    /// How many of them on one power feed at a time; none for no such bound.
+    pub parallel_per_feed: Option<usize>,
+    /// How many nodes go first, alone: the others begin when all of these run their image.
+    pub canaries: usize,
+    /// After how many failed nodes no other is begun.
+    pub stop_after: Option<usize>,
     /// How long to wait for what.
     pub timeouts: Timeouts,
 }
@@ -52,6 +58,8 @@ pub struct NodeSpec {
     pub image: ImageRef,
     /// Rack unit.
     pub slot: Option<u16>,
+    /// Which power feed it hangs from.
+    pub feed: Option<String>,
 }
 
 impl NodeSpec {

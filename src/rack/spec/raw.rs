@@ -42,6 +42,12 @@ pub(super) struct RawInstall {
     pub(super) wipe: Option<Wipe>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) parallel: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) parallel_per_feed: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) canaries: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) stop_after: Option<usize>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -85,6 +91,8 @@ pub(super) struct RawNode {
     pub(super) image: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) slot: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) feed: Option<String>,
 }
 
 impl TryFrom<RawSpec> for Spec {
@@ -104,7 +112,13 @@ impl From<Spec> for RawSpec {
             image: None,
             bmc: RawLogin::default(),
             disk: None,
-            install: RawInstall { wipe: None, parallel: Some(spec.parallel) },
+            install: RawInstall {
+                wipe: None,
+                parallel: Some(spec.parallel),
+                parallel_per_feed: spec.parallel_per_feed,
+                canaries: Some(spec.canaries),
+                stop_after: spec.stop_after,
+            },
             timeouts: RawTimeouts {
                 bmc: text(bmc),
                 post: text(post),
@@ -139,6 +153,7 @@ impl From<NodeSpec> for RawNode {
             wipe: Some(node.wipe),
             image: Some(node.image.to_string()),
             slot: node.slot,
+            feed: node.feed,
         }
     }
 }
