@@ -76,27 +76,36 @@ impl Client {
 
     /// The links of a collection's members, over all its pages.
     pub(super) async fn members(&self, link: &str) -> Result<Vec<String>, BmcError> {
-        let mut links = vec![];
-        let mut pages = BTreeSet::new();
-        let mut next = Some(link.to_owned());
-        while let Some(link) = next.take() {
-            if !pages.insert(link.clone()) || pages.len() > PAGES_MAX || links.len() > MEMBERS_MAX {
-                return Err(self.unreadable("GET", &link, "its pages do not end"));
-            }
-            let page: Value = self.get(&link).await?;
-            // Some BMCs send null or an object for an empty list.
-            let members = page["Members"].as_array().map(Vec::as_slice);
-            if members.is_none() && !self.has(Fact::NullMembers) {
-                return Err(self.unreadable("GET", &link, "its Members are no list"));
-            }
-            let members = members.unwrap_or_default();
-            links.extend(members.iter().filter_map(|member| member["@odata.id"].as_str()).map(str::to_owned));
-            let more = page["Members@odata.nextLink"].as_str().or_else(|| page["@odata.nextLink"].as_str());
-            next = more.filter(|more| !more.is_empty()).map(str::to_owned);
+        let (members, whole) = self.pages(link, MEMBERS_MAX).await?;
+        if !whole {
+            return Err(self.unreadable("GET", link, "its pages do not end"));
         }
+        let mut links: Vec<String> =
+            members.iter().filter_map(|member| member["@odata.id"].as_str()).map(str::to_owned).collect();
         let mut seen = BTreeSet::new();
         links.retain(|link| seen.insert(link.trim_end_matches('/').to_owned()));
         Ok(links)
+    }
+
+    /// A collection's members as they stand in it, page by page until there are `most`; and whether those are all.
+    pub(super) async fn pages(&self, link: &str, most: usize) -> Result<(Vec<Value>, bool), BmcError> {
+        let (mut members, mut pages) = (vec![], BTreeSet::new());
+        let mut next = Some(link.to_owned());
+        while let Some(link) = next.take() {
+            if !pages.insert(link.clone()) || pages.len() > PAGES_MAX || members.len() > most {
+                return Ok((members, false));
+            }
+            let mut page: Value = self.get(&link).await?;
+            // Some BMCs send null or an object for an empty list.
+            match page["Members"].take() {
+                Value::Array(list) => members.extend(list),
+                _ if self.has(Fact::NullMembers) => {}
+                _ => return Err(self.unreadable("GET", &link, "its Members are no list")),
+            }
+            let more = page["Members@odata.nextLink"].as_str().or_else(|| page["@odata.nextLink"].as_str());
+            next = more.filter(|more| !more.is_empty()).map(str::to_owned);
+        }
+        Ok((members, true))
     }
 
     /// A link as the gateway takes it. The gateway has taken hosts out of links already; one that still leads

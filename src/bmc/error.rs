@@ -282,7 +282,7 @@ impl BmcError {
                                            account after a few wrong ones."
                 .into(),
             Self::PasswordChange { .. } => {
-                "Set a new one with `bedplate bmc password URL --first-login`, then give that one.".into()
+                "Set a new one with `bedplate bmc password URL --username NAME --new-password-env VARIABLE --first-login`, then give that one.".into()
             }
             Self::PinChanged { bmc, seen, place, .. } => {
                 let remove = place.as_ref().map(|place| format!(", or remove {bmc} from {place}")).unwrap_or_default();

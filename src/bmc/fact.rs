@@ -69,6 +69,7 @@ facts! {
     SlotRefuses, "any-slot-refuses", |_| true, "a media slot that takes no URL (console, block device) is passed over for the next";
     InsertParameters, "any-insert-parameters", |_| true, "parameters that a BMC demands to insert media are added one by one";
     BaseboardBeside, "any-baseboard-beside", |_| true, "of several systems, the one that boots is the machine";
+    GpusOnBaseboard, "any-gpus-on-baseboard", |_| true, "GPUs are found at the baseboard's system";
     MediaByPatch, "any-media-by-patch", |_| true, "a media slot without the action is patched";
 
     // Dell iDRAC.
@@ -128,7 +129,6 @@ facts! {
     AmiUploadUnlisted, "ami-upload-unlisted", |m| m.is(Family::MegaRac), "firmware is uploaded to an address that is not advertised";
 
     // NVIDIA, OpenBMC.
-    NvidiaGpusOnBaseboard, "nvidia-gpus-on-baseboard", |m| m.is(Family::OpenBmc) || m.is(Family::MegaRac), "GPUs are found at the baseboard's system";
     NvidiaMediaUser, "nvidia-media-user", |m| m.is(Family::MegaRac) || m.is(Family::OpenBmc), "inserting media carries a user name and a password of none";
     NvidiaBootStaged, "nvidia-boot-staged", |m| m.is(Family::OpenBmc) || m.is(Family::MegaRac), "the boot order is changed in the settings object";
     NvidiaVersionPrefix, "nvidia-version-prefix", |m| m.is(Family::OpenBmc), "the platform's name before a firmware version is left out";

@@ -1,6 +1,7 @@
 //! Firmware: uploading it or naming where it lies, as each BMC takes it, and following the update to its end.
 
 use std::path::PathBuf;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -36,22 +37,6 @@ pub struct FirmwareUpdate {
 }
 
 impl Bmc {
-    /// Every firmware that runs, as the BMC lists it.
-    ///
-    /// # Errors
-    /// [`BmcError::Unsupported`] where it lists none.
-    pub async fn firmware(&self) -> Result<Vec<Firmware>, BmcError> {
-        let service = self.update_service().await?;
-        let list = service["FirmwareInventory"]["@odata.id"].as_str();
-        let list = list.ok_or_else(|| self.unsupported("list firmware"))?;
-        let mut found: Vec<Firmware> = vec![];
-        for link in self.client.members(list).await? {
-            let Ok(part) = self.client.get::<redfish::SoftwareInventory>(&link).await else { continue };
-            found.extend(self.running(&part).filter(|part| !found.contains(part)));
-        }
-        Ok(found)
-    }
-
     /// What a firmware list's entry says runs; none for an older or a waiting version.
     pub(super) fn running(&self, part: &redfish::SoftwareInventory) -> Option<Firmware> {
         let id = part.id.as_deref().unwrap_or_default();
@@ -77,7 +62,7 @@ impl Bmc {
         Ok(ways.into_iter().filter(|(_, offered)| *offered).map(|(way, _)| way).collect())
     }
 
-    async fn update_service(&self) -> Result<Value, BmcError> {
+    pub(super) async fn update_service(&self) -> Result<Value, BmcError> {
         let link = self.root["UpdateService"]["@odata.id"].as_str();
         self.client.get(link.ok_or_else(|| self.unsupported("update firmware: it has no update service"))?).await
     }
@@ -198,16 +183,24 @@ impl Bmc {
             return work.await;
         };
         if busy {
-            let (request, message) = (format!("POST {link}"), "somebody else uploads firmware".to_owned());
+            let why = "somebody else uploads firmware, or an upload broke off; a reset of the BMC (not of the node) ends that";
+            let (request, message) = (format!("POST {link}"), why.to_owned());
             return Err(BmcError::Busy { bmc: self.name().to_owned(), request, seconds: 0, message });
         }
         self.client.patch(link, &json!({ "HttpPushUriTargetsBusy": true })).await?;
+        // Should this be dropped halfway, the end of the connection gives it back.
+        *self.claimed.lock().unwrap_or_else(PoisonError::into_inner) = Some(link.to_owned());
         let outcome = work.await;
-        let back = self.client.patch(link, &json!({ "HttpPushUriTargetsBusy": false })).await;
-        if let (Ok(_), Err(error)) = (&outcome, back) {
+        self.give_back().await;
+        outcome
+    }
+
+    /// Gives the upload address back, if it is claimed.
+    pub(super) async fn give_back(&self) {
+        let Some(link) = self.claimed.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        if let Err(error) = self.client.patch(&link, &json!({ "HttpPushUriTargetsBusy": false })).await {
             tracing::warn!(bmc = self.name(), %error, "the upload address was not given back");
         }
-        outcome
     }
 
     /// Waits until the update service itself says that a pushed file was dealt with.

@@ -163,6 +163,14 @@ impl Bmc {
         self.parts_of(false).await
     }
 
+    /// Every firmware that runs, as the BMC lists it.
+    ///
+    /// # Errors
+    /// [`BmcError::Unsupported`] where it lists none.
+    pub async fn firmware(&self) -> Result<Vec<Firmware>, BmcError> {
+        Survey { bmc: self, gaps: vec![] }.firmware().await
+    }
+
     /// A document as a type of the `redfish` crate.
     fn typed<T: DeserializeOwned>(&self, link: &str, document: Value) -> Result<T, BmcError> {
         serde_json::from_value(document).map_err(|error| BmcError::Unreadable {
@@ -183,7 +191,7 @@ impl Bmc {
         }
         let drives = survey.drives(&system).await;
         let nics = survey.nics(&system).await;
-        let firmware = if whole { survey.firmware().await } else { vec![] };
+        let firmware = if whole { survey.firmware_or_gap().await } else { vec![] };
         let manager = survey.manager().await;
         let identity = survey.identity(&system).await;
         let memory_bytes = survey.memory(&system).await;
@@ -326,7 +334,7 @@ impl Survey<'_> {
             return gpus;
         }
         let beside = self.bmc.systems.iter().filter(|link| **link != self.bmc.system);
-        for link in beside.filter(|_| self.bmc.quirks.has(Fact::NvidiaGpusOnBaseboard) || !self.bmc.quirks.is_known()) {
+        for link in beside.filter(|_| self.bmc.quirks.has(Fact::GpusOnBaseboard)) {
             let other: Result<Value, _> = self.bmc.client.get(link).await;
             let Ok(other) = other else { continue };
             if other.get("Boot").is_some() {
@@ -412,25 +420,31 @@ impl Survey<'_> {
         nics
     }
 
-    async fn firmware(&mut self) -> Vec<Firmware> {
-        let Some(service) = self.bmc.root["UpdateService"]["@odata.id"].as_str() else {
-            self.gaps.push("firmware: the BMC lists none".to_owned());
-            return vec![];
-        };
-        let service: Value = match self.bmc.client.get(service).await {
-            Ok(service) => service,
-            Err(error) => {
-                self.gap("firmware", &error);
-                return vec![];
+    async fn firmware_or_gap(&mut self) -> Vec<Firmware> {
+        self.firmware().await.unwrap_or_else(|error| {
+            match error {
+                BmcError::Unsupported { .. } => self.gaps.push("firmware: the BMC lists none".to_owned()),
+                error => self.gap("firmware", &error),
             }
-        };
-        let parts: Vec<redfish::SoftwareInventory> = self.parts("firmware", service.get("FirmwareInventory")).await;
-        let mut seen = BTreeSet::new();
-        let firmware = parts.iter().filter_map(|part| {
-            let firmware = self.bmc.running(part)?;
-            seen.insert((firmware.name.clone(), firmware.version.clone())).then_some(firmware)
-        });
-        firmware.collect()
+            vec![]
+        })
+    }
+
+    /// What runs, each once; entries that cannot be read become gaps, a list that cannot be read is an error.
+    async fn firmware(&mut self) -> Result<Vec<Firmware>, BmcError> {
+        let nothing = || self.bmc.unsupported("list firmware");
+        if self.bmc.root["UpdateService"]["@odata.id"].is_null() {
+            return Err(nothing());
+        }
+        let service = self.bmc.update_service().await?;
+        let list = service["FirmwareInventory"]["@odata.id"].as_str().ok_or_else(nothing)?;
+        let members = self.bmc.client.members(list).await?;
+        let parts: Vec<redfish::SoftwareInventory> = self.each("firmware", members).await;
+        let mut found: Vec<Firmware> = vec![];
+        for part in &parts {
+            found.extend(self.bmc.running(part).filter(|part| !found.contains(part)));
+        }
+        Ok(found)
     }
 
     /// The members of the collection that `link` refers to; gaps where that fails.

@@ -72,26 +72,20 @@ impl Bmc {
     async fn log_entries(&self, name: &str, link: &str) -> Result<Vec<LogEntry>, BmcError> {
         let service: Value = self.client.get(link).await?;
         let Some(list) = service["Entries"]["@odata.id"].as_str() else { return Ok(vec![]) };
-        let mut entries = vec![];
-        let mut next = Some(list.to_owned());
         // Most BMCs give entries whole in their list, which saves asking for each.
-        while let Some(page) = next.take() {
-            let document: Value = self.client.get(&page).await?;
-            let members = document["Members"].as_array().map(Vec::as_slice).unwrap_or_default();
-            for member in members {
-                let whole = member.get("Message").is_some() || member.get("Created").is_some();
-                match (whole, member["@odata.id"].as_str()) {
-                    (true, _) => entries.push(self.log_entry(name, member)),
-                    (false, Some(link)) => {
-                        if let Ok(entry) = self.client.get::<Value>(link).await {
-                            entries.push(self.log_entry(name, &entry));
-                        }
+        let (members, _) = self.client.pages(list, ENTRIES_MAX).await?;
+        let mut entries = vec![];
+        for member in &members {
+            let whole = member.get("Message").is_some() || member.get("Created").is_some();
+            match (whole, member["@odata.id"].as_str()) {
+                (true, _) => entries.push(self.log_entry(name, member)),
+                (false, Some(link)) if entries.len() < ENTRIES_MAX => {
+                    if let Ok(entry) = self.client.get::<Value>(link).await {
+                        entries.push(self.log_entry(name, &entry));
                     }
-                    (false, None) => {}
                 }
+                (false, _) => {}
             }
-            let more = document["Members@odata.nextLink"].as_str();
-            next = more.filter(|more| entries.len() < ENTRIES_MAX && *more != page).map(str::to_owned);
         }
         Ok(entries)
     }

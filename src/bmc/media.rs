@@ -209,7 +209,11 @@ impl Bmc {
         if let Some(links) = self.slot_links.get() {
             let mut slots = vec![];
             for link in links {
-                slots.push(self.slot(link).await?);
+                match self.slot(link).await {
+                    Ok(slot) => slots.push(slot),
+                    Err(error) if error.is_passing() => return Err(error),
+                    Err(_) => {}
+                }
             }
             return Ok(slots);
         }
@@ -237,7 +241,12 @@ impl Bmc {
                 Err(error) => return Err(error),
             };
             for link in links {
-                let Ok(document) = self.client.get::<Value>(&link).await else { continue };
+                let document = match self.client.get::<Value>(&link).await {
+                    Ok(document) => document,
+                    // Not to be taken for a machine without slots.
+                    Err(error) if error.is_passing() => return Err(error),
+                    Err(_) => continue,
+                };
                 let id = document["Id"].as_str().unwrap_or_default();
                 let rank = self.quirks.media_rank(id).filter(|_| takes_cd(&document));
                 if let Some(rank) = rank {

@@ -143,6 +143,8 @@ pub struct Bmc {
     lately: Lately,
     /// Where the media slots are, once they were found.
     slot_links: OnceLock<Vec<String>>,
+    /// The update service whose upload address is claimed.
+    claimed: Mutex<Option<String>>,
 }
 
 /// What one BMC told when it was last connected to, and what does not change from one connection to the next. With it, connecting
@@ -276,6 +278,7 @@ impl Bmc {
             managers,
             lately,
             slot_links: OnceLock::new(),
+            claimed: Mutex::default(),
         })
     }
 
@@ -307,6 +310,7 @@ impl Bmc {
     /// Ends the session at the BMC and closes the gateway. Without it, dropping the value does the same in the
     /// background, as long as the runtime lives.
     pub async fn close(&self) {
+        self.give_back().await;
         self.workers.clone().stop().await;
     }
 

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead as _, ReadBuf};
 const READ_BYTES: usize = 64 * 1024;
 
 /// A file to upload, alone or as one part of a form.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Upload {
     file: PathBuf,
     bytes: u64,

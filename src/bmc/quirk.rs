@@ -112,11 +112,6 @@ impl Quirks {
         }
     }
 
-    /// Whether the family is known.
-    pub(super) fn is_known(&self) -> bool {
-        self.family != Family::Unknown
-    }
-
     /// Whether this BMC has that oddity.
     pub(super) fn has(&self, fact: Fact) -> bool {
         self.facts.has(fact)

@@ -169,9 +169,23 @@ impl Session {
             if own.as_ref() == Some(&place) {
                 continue;
             }
-            if self.delete(exchange, login, &place).await {
+            // A BMC that was restarted gives its numbers anew: what stands there now may be somebody else's.
+            let ours = self.is_ours(exchange, login, &place).await;
+            if ours == Some(false) || (ours == Some(true) && self.delete(exchange, login, &place).await) {
                 self.ledger.session_ended(exchange.bmc(), &place);
             }
+        }
+    }
+
+    /// Whether a session is still there and of our user; none where that could not be found out.
+    async fn is_ours(&self, exchange: &Exchange, login: &Login, place: &str) -> Option<bool> {
+        let mut headers = HeaderMap::new();
+        login.apply(&mut headers);
+        let answer = exchange.send(&Ask::get(place), headers).await.ok()?;
+        match answer.status.as_u16() {
+            404 | 410 => Some(false),
+            200 => Some(answer.json()?["UserName"].as_str() == self.username().as_deref()),
+            _ => None,
         }
     }
 
@@ -229,7 +243,7 @@ fn sessions_at(exchange: &Exchange, root: &Value) -> Option<String> {
 }
 
 /// Standard base64 with padding.
-fn base64(bytes: &[u8]) -> String {
+pub(super) fn base64(bytes: &[u8]) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {

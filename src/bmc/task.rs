@@ -152,14 +152,17 @@ impl Bmc {
             };
         }
         let end = tokio::time::Instant::now() + limit;
-        let (mut late, mut seen) = (0, false);
+        let (mut late, mut seen, mut moved) = (0, false, false);
         loop {
             match self.client.get::<Value>(&link).await {
                 Ok(document) => {
                     seen = true;
+                    // Once: two that point to each other would be followed for ever.
                     if self.quirks.has(Fact::DellTaskMoves)
+                        && !moved
                         && let Some(job) = moved_to(&document)
                     {
+                        moved = true;
                         link = self.job_link(&job);
                         continue;
                     }

@@ -74,23 +74,10 @@ impl Readers {
             starts
         };
         if starts {
-            let readers = self.clone();
-            drop(tokio::task::spawn_blocking(move || readers.read_all()));
+            let shift = Shift { readers: self.clone(), ended: false };
+            drop(tokio::task::spawn_blocking(move || shift.read_all()));
         }
         found.await.map_err(|_| MetaError::Closed)?
-    }
-
-    /// Reads until nobody waits.
-    fn read_all(&self) {
-        while let Some(Waiting { key, done, .. }) = self.next() {
-            // Nobody waits for what a caller who went away asked.
-            if done.is_closed() {
-                continue;
-            }
-            let read = || self.home.tables()?.get(&key);
-            let found = std::panic::catch_unwind(AssertUnwindSafe(read)).unwrap_or(Err(MetaError::Closed));
-            drop(done.send(found));
-        }
     }
 
     /// The next read to do; none ends the reader that asks.
@@ -101,6 +88,42 @@ impl Readers {
             queue.readers -= 1;
         }
         next
+    }
+}
+
+/// One reader at work. One that is dropped before it ran, with its runtime, is no reader any more.
+struct Shift {
+    readers: Readers,
+    ended: bool,
+}
+
+impl Shift {
+    /// Reads until nobody waits.
+    fn read_all(mut self) {
+        while let Some(Waiting { key, done, .. }) = self.readers.next() {
+            // Nobody waits for what a caller who went away asked.
+            if done.is_closed() {
+                continue;
+            }
+            let read = || self.readers.home.tables()?.get(&key);
+            let found = std::panic::catch_unwind(AssertUnwindSafe(read)).unwrap_or(Err(MetaError::Closed));
+            drop(done.send(found));
+        }
+        self.ended = true;
+    }
+}
+
+impl Drop for Shift {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        let mut queue = self.readers.queue();
+        queue.readers -= 1;
+        if queue.readers == 0 {
+            // Whoever waits is told, and does not wait for ever.
+            queue.waiting.clear();
+        }
     }
 }
 
@@ -124,6 +147,21 @@ mod tests {
         assert!(!queue(100, now, 2).wants_another(now, 2));
         assert!(queue(2, now, 2).wants_another(late, 2));
         assert!(!queue(2, now, READERS_MAX).wants_another(late, 2));
+    }
+
+    #[test]
+    fn a_reader_that_never_ran_keeps_nobody_waiting() {
+        let dir = tempfile::tempdir().unwrap();
+        let readers = Readers::new(Arc::new(Home::open(dir.path(), crate::sys::space::Reserve::default()).unwrap()));
+        let (done, mut found) = oneshot::channel();
+        {
+            let mut queue = readers.queue();
+            queue.waiting.push_back(Waiting { key: Vec::new(), since: Instant::now(), done });
+            queue.readers = 1;
+        }
+        drop(Shift { readers: readers.clone(), ended: false });
+        assert!(matches!(found.try_recv(), Err(oneshot::error::TryRecvError::Closed)));
+        assert_eq!(readers.queue().readers, 0);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

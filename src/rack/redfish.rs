@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
@@ -23,7 +24,7 @@ pub struct RedfishMachines {
 /// BMCs that were talked to, by node: what they told need not be asked for again with each connection.
 #[derive(Default)]
 pub(super) struct Met {
-    bmcs: Mutex<BTreeMap<NodeName, (String, Known)>>,
+    bmcs: Mutex<BTreeMap<NodeName, (String, Instant, Known)>>,
     /// All of them are talked to through one gateway.
     gateway: OnceCell<Arc<Gateway>>,
 }
@@ -31,6 +32,8 @@ pub(super) struct Met {
 impl Met {
     /// BMCs that are remembered at most; a rack has far fewer.
     const MOST: usize = 4096;
+    /// How long what a BMC told is gone by: its firmware may be updated, and the machine behind it replaced.
+    const HOLDS: Duration = Duration::from_secs(600);
 
     /// Connects to the BMC of a node, and remembers what it told.
     pub(super) async fn connect(
@@ -42,12 +45,14 @@ impl Met {
     ) -> Result<Bmc, BmcError> {
         let address = format!("{} {:?}", target.address, target.system);
         let met = self.bmcs.lock().unwrap_or_else(PoisonError::into_inner).get(node).cloned();
-        let known = met.filter(|(at, _)| *at == address).map(|(_, known)| known);
+        let met = met.filter(|(at, since, _)| *at == address && since.elapsed() <= Self::HOLDS);
+        let since = met.as_ref().map_or_else(Instant::now, |(_, since, _)| *since);
+        let known = met.map(|(_, _, known)| known);
         let gateway = self.gateway.get_or_try_init(Gateway::open).await?.clone();
         let bmc = Bmc::connect_again(target, pins, timing, gateway, known).await?;
         let mut all = self.bmcs.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() < Self::MOST || all.contains_key(node) {
-            all.insert(node.clone(), (address, bmc.known()));
+            all.insert(node.clone(), (address, since, bmc.known()));
         }
         Ok(bmc)
     }

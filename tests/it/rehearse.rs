@@ -32,7 +32,7 @@ fn a_rack_is_imaged_as_planned() {
         assert_eq!((number(&node["starts"]), number(&node["planned_starts"])), (2, 2), "{node:#}");
         assert_eq!(number(&node["inserts"]), 1, "{node:#}");
         assert!(number(&node["connections_peak"]) <= 2, "{node:#}");
-        assert!(number(&node["job_requests"]) <= 60, "{node:#}");
+        assert!(number(&node["job_requests"]) <= 50, "{node:#}");
     }
 }
 

@@ -140,7 +140,7 @@ impl Twin {
             method: &parts.method,
             path: parts.uri.path(),
             token: text("x-auth-token"),
-            basic: text("authorization").is_some_and(|value| value.starts_with("Basic ")),
+            basic: text("authorization").and_then(|value| value.strip_prefix("Basic ")),
             if_match: text("if-match"),
             body: serde_json::from_slice(&body).unwrap_or(Value::Null),
         };

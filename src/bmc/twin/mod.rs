@@ -18,6 +18,7 @@ use state::State;
 
 pub use fault::{Fault, Temper};
 pub use manner::Manner;
+pub use state::merge;
 pub use tree::Tree;
 
 /// What a machine starts from.

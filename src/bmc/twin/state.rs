@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::tree::{Tree, bare};
 use super::{Boots, Identity, Manner, Tally};
+use crate::bmc::session::base64;
 
 const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
 
@@ -20,7 +21,7 @@ pub(super) struct Asked<'a> {
     pub(super) method: &'a Method,
     pub(super) path: &'a str,
     pub(super) token: Option<&'a str>,
-    pub(super) basic: bool,
+    pub(super) basic: Option<&'a str>,
     pub(super) if_match: Option<&'a str>,
     pub(super) body: Value,
 }
@@ -167,7 +168,7 @@ impl State {
             return self.log_in(&asked.body);
         }
         let known = asked.token.is_some_and(|token| self.sessions.values().any(|known| known == token));
-        if path != "/redfish/v1" && path != "/redfish" && !known && !asked.basic {
+        if path != "/redfish/v1" && path != "/redfish" && !known && !self.knows(asked.basic) {
             return Reply::refusal(401, "NoValidSession", "There is no valid session.");
         }
         match *asked.method {
@@ -178,6 +179,12 @@ impl State {
             Method::POST => self.act(&path, &asked.body, now),
             _ => Reply::empty(405),
         }
+    }
+
+    /// Whether these are its Basic credentials.
+    fn knows(&self, shown: Option<&str>) -> bool {
+        let plain = format!("{}:{}", self.identity.username, self.identity.password);
+        shown == Some(base64(plain.as_bytes()).as_str())
     }
 
     fn log_in(&mut self, body: &Value) -> Reply {
@@ -379,7 +386,8 @@ impl State {
     }
 }
 
-fn merge(into: &mut Value, from: &Value) {
+/// Changes a document as a PATCH does: objects are merged, anything else is replaced.
+pub fn merge(into: &mut Value, from: &Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {
             for (key, value) in from {

@@ -256,12 +256,10 @@ impl Conductor {
     }
 
     async fn drive(&self, drive: Drive, hands: &mut RackHands, waves: &Waves, queued: bool) {
-        match waves.turn(&hands.node, queued).await {
-            Ok(turn) => {
-                drive.run(hands).await;
-                drop(turn);
-            }
-            Err(why) => self.leave_alone(&drive, &why).await,
+        let turn = waves.turn(&hands.node, queued).await;
+        match &turn {
+            Ok(_) => drive.run(hands).await,
+            Err(why) => self.leave_alone(&drive, why).await,
         }
         match self.journal().task(drive.job, &drive.node).await {
             Ok(task) => waves.ended(&drive.node, task.state),
@@ -270,6 +268,8 @@ impl Conductor {
                 waves.ended(&drive.node, TaskState::Failed);
             }
         }
+        // Not before its end is known: the next must not begin on a failure that nobody has counted.
+        drop(turn);
         self.tokens().retire(drive.job, &drive.node);
         self.inner.live.let_go(drive.job, &drive.node);
     }

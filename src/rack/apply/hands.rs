@@ -163,6 +163,9 @@ impl RackHands {
         }
         // Who has just spoken has power.
         let quiet = heard.elapsed() >= self.pace.watch;
+        if !quiet {
+            self.waiting.looks = 0;
+        }
         if quiet && self.waiting.look_is_due(self.pace.watch) {
             // A BMC that does not answer now says nothing about the agent.
             match self.look_at_power().await {

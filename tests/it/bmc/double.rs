@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bedplate::bmc::twin::merge;
 use bedplate::bmc::{Address, Bmc, BmcError, Credentials, Facts, Pins, Target, Timing};
 use bedplate::model::Secret;
 use bedplate::sys::wire::{Patience, Tls, install_crypto, pin_of, serve, tls_acceptor};
@@ -258,17 +259,6 @@ fn act(path: &str, seen: &Seen, world: &mut World) -> Reply {
         _ => return Reply::empty(404),
     }
     Reply::empty(204)
-}
-
-fn merge(into: &mut Value, from: &Value) {
-    match (into, from) {
-        (Value::Object(into), Value::Object(from)) => {
-            for (key, value) in from {
-                merge(into.entry(key).or_insert(Value::Null), value);
-            }
-        }
-        (into, from) => *into = from.clone(),
-    }
 }
 
 fn link(path: &str) -> Value {

@@ -218,3 +218,128 @@ async fn the_others_go_on() {
     }
     assert!(trapped.await.is_err());
 }
+
+#[tokio::test]
+async fn no_link_leads_into_anothers_room() {
+    let good = Double::start(|_, _| None).await;
+    let gateway = bedplate::bmc::Gateway::open().await.unwrap();
+    let pins = || Arc::new(MemoryPins::default());
+    let target = good.target();
+    // Room 1 of the gateway.
+    let other = Bmc::connect_again(&target, pins(), hasty(), gateway.clone(), None).await.unwrap();
+    let before = good.world.lock().unwrap().seen.len();
+    for bait in [
+        "/../1/redfish/v1/Systems/1",
+        "/%2e%2e/1/redfish/v1/Systems/1",
+        "\\..\\1\\redfish\\v1\\Systems\\1",
+        "/redfish/v1/../../../1/redfish/v1/Systems/1",
+        "/1/redfish/v1/Systems/1",
+        "1/redfish/v1/Systems/1",
+        "../1/redfish/v1/Systems/1",
+    ] {
+        let page = json!({ "Members": [{ "@odata.id": bait }] });
+        let evil =
+            Double::start(move |seen, _| seen.is("GET", "/redfish/v1/Systems").then(|| Reply::json(200, &page))).await;
+        let evil_target = evil.target();
+        let met = Bmc::connect_again(&evil_target, pins(), hasty(), gateway.clone(), None).await;
+        assert!(met.is_err(), "{bait} led somewhere");
+    }
+    assert_eq!(good.world.lock().unwrap().seen.len(), before, "another BMC was spoken to");
+    other.close().await;
+}
+
+#[tokio::test]
+async fn tasks_that_point_to_each_other_end() {
+    const TASK: &str = "/redfish/v1/TaskService/Tasks/1";
+    const JOB: &str = "/redfish/v1/JobService/Jobs/JID_1";
+    let double =
+        Double::start(|seen, _| seen.path.ends_with("SimpleUpdate").then(|| Reply::empty(202).with("Location", TASK)))
+            .await;
+    {
+        let mut world = double.world.lock().unwrap();
+        let to = |place: &str| {
+            json!({ "TaskState": "Running", "Messages": [
+                { "MessageId": "Update.1.0.OperationTransitionedToJob", "MessageArgs": [place] }] })
+        };
+        world.tree.insert(TASK.to_owned(), to(JOB));
+        world.tree.insert(JOB.to_owned(), to(TASK));
+        world.tree.get_mut("/redfish/v1").unwrap()["Vendor"] = json!("Dell");
+        world.tree.get_mut("/redfish/v1").unwrap()["UpdateService"] =
+            json!({ "@odata.id": "/redfish/v1/UpdateService" });
+        let action = json!({ "target": "/redfish/v1/UpdateService/Actions/UpdateService.SimpleUpdate" });
+        let service = json!({ "Actions": { "#UpdateService.SimpleUpdate": action } });
+        world.tree.insert("/redfish/v1/UpdateService".to_owned(), service);
+    }
+    let bmc = double.connect(&Arc::new(MemoryPins::default())).await.unwrap();
+    let source = bedplate::bmc::FirmwareSource::Url("http://10.0.0.1/f".to_owned());
+    let error = bmc.update_firmware(&source, &[]).await.unwrap_err();
+    bmc.close().await;
+    assert!(error.to_string().contains("did not end"), "{error}");
+    assert!(double.world.lock().unwrap().seen.len() < 400, "it was asked without a pause");
+}
+
+#[tokio::test]
+async fn a_log_in_a_circle_ends() {
+    const ENTRIES: &str = "/redfish/v1/Managers/1/LogServices/Sel/Entries";
+    let double = Double::start(|seen, _| {
+        let other = match seen.path.strip_prefix(ENTRIES)? {
+            "?page=a" => "b",
+            _ => "a",
+        };
+        Some(Reply::json(200, &json!({ "Members": [], "Members@odata.nextLink": format!("{ENTRIES}?page={other}") })))
+    })
+    .await;
+    {
+        let mut world = double.world.lock().unwrap();
+        let link = |path: &str| json!({ "@odata.id": path });
+        let (list, log) = ("/redfish/v1/Managers/1/LogServices", "/redfish/v1/Managers/1/LogServices/Sel");
+        world.tree.get_mut("/redfish/v1/Managers/1").unwrap()["LogServices"] = link(list);
+        world.tree.insert(list.to_owned(), json!({ "Members": [link(log)] }));
+        world.tree.insert(log.to_owned(), json!({ "Entries": link(ENTRIES) }));
+    }
+    let bmc = double.connect(&Arc::new(MemoryPins::default())).await.unwrap();
+    assert!(bmc.log(None, 10).await.unwrap().is_empty());
+    bmc.close().await;
+}
+
+/// A BMC whose firmware goes to `place`; the file to send.
+async fn updates(
+    place: &str,
+    hook: impl Fn(&super::double::Seen) -> Option<Reply> + Send + Sync + 'static,
+) -> (Double, tempfile::TempDir) {
+    let double = Double::start(move |seen, _| hook(seen)).await;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("f.bin"), vec![7; 1000]).unwrap();
+    let mut world = double.world.lock().unwrap();
+    let root = world.tree.get_mut("/redfish/v1").unwrap();
+    (root["Vendor"], root["UpdateService"]) = (json!("Lenovo"), json!({ "@odata.id": "/redfish/v1/UpdateService" }));
+    let service = json!({ "@odata.id": "/redfish/v1/UpdateService", "MultipartHttpPushUri": place, "HttpPushUriTargetsBusy": false });
+    world.tree.insert("/redfish/v1/UpdateService".to_owned(), service);
+    drop(world);
+    (double, folder)
+}
+
+#[tokio::test]
+async fn firmware_and_a_session_go_to_no_other_host() {
+    let thief = thief().await;
+    let (double, folder) = updates(&format!("{}/upload", thief.url), |_| None).await;
+    let bmc = double.connect(&Arc::new(MemoryPins::default())).await.unwrap();
+    let source = bedplate::bmc::FirmwareSource::File(folder.path().join("f.bin"));
+    let error = bmc.update_firmware(&source, &[]).await.unwrap_err();
+    bmc.close().await;
+    assert!(matches!(error, BmcError::ForeignLink { .. }), "{error}");
+    assert_eq!(thief.world.lock().unwrap().seen.len(), 0, "the other host was spoken to");
+}
+
+#[tokio::test]
+async fn an_upload_that_is_broken_off_gives_its_place_back() {
+    let late = || Reply::Late(Duration::from_secs(3), Box::new(Reply::empty(202)));
+    let (double, folder) = updates("/mfwupdate", move |seen| seen.is("POST", "/mfwupdate").then(late)).await;
+    let bmc = double.connect(&Arc::new(MemoryPins::default())).await.unwrap();
+    let source = bedplate::bmc::FirmwareSource::File(folder.path().join("f.bin"));
+    let broken = tokio::time::timeout(Duration::from_secs(1), bmc.update_firmware(&source, &[])).await;
+    assert!(broken.is_err());
+    assert_eq!(double.world.lock().unwrap().tree["/redfish/v1/UpdateService"]["HttpPushUriTargetsBusy"], true);
+    bmc.close().await;
+    assert_eq!(double.world.lock().unwrap().tree["/redfish/v1/UpdateService"]["HttpPushUriTargetsBusy"], false);
+}

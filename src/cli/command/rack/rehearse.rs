@@ -1,5 +1,6 @@
 //! `bedplate rack rehearse`: tonight's rebuild against simulated BMCs, before it touches hardware.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +13,8 @@ use crate::job::TaskState;
 use crate::meta::Embedded;
 use crate::model::ByteSize;
 use crate::rack::rehearse::{Rehearsal, RehearsedNode, Script, rack_of, rehearse};
-use crate::sys::process;
 use crate::sys::space::Reserve;
+use crate::sys::{entropy, process};
 use crate::telemetry::log;
 
 /// Nodes that a table shows when all is well with them.
@@ -24,9 +25,9 @@ pub(super) struct RehearseArgs {
     /// The spec; a node whose `bmc` is a folder with a recorded tree is simulated from that tree
     #[arg(required_unless_present = "nodes")]
     spec: Option<PathBuf>,
-    /// Instead of a spec: a rack of this many nodes of no particular make
-    #[arg(long, value_name = "COUNT", conflicts_with = "spec")]
-    nodes: Option<usize>,
+    /// Instead of a spec: a rack of this many nodes of no particular make, at most 20000
+    #[arg(long, value_name = "COUNT", conflicts_with = "spec", value_parser = clap::value_parser!(u16).range(1..=20_000))]
+    nodes: Option<u16>,
     /// A folder with recorded trees (`bedplate bmc record`), each in a folder of its node's name
     #[arg(long, value_name = "DIR")]
     recordings: Option<PathBuf>,
@@ -56,7 +57,7 @@ pub(super) struct RehearseArgs {
 pub(super) async fn run(args: RehearseArgs, context: &Context) -> Result<Exit, CliError> {
     let spec = match (&args.spec, args.nodes) {
         (Some(path), _) => read_spec(path, &[])?,
-        (None, count) => rack_of(count.unwrap_or(1)),
+        (None, count) => rack_of(count.unwrap_or(1).into()),
     };
     for (name, value) in [("--latency", args.latency), ("--post", args.post), ("--install", args.install)] {
         if !(0.0..=86_400.0).contains(&value) {
@@ -80,8 +81,10 @@ pub(super) async fn run(args: RehearseArgs, context: &Context) -> Result<Exit, C
     log::init("off", false);
     // One listener a BMC, and some connections.
     process::raise_open_files();
-    let folder = std::env::temp_dir().join(format!("bedplate-rehearsal-{}", std::process::id()));
     let failed = |error: &(dyn std::error::Error + 'static)| CliError::because("rehearse", error);
+    // A name that nobody can guess, so that nobody else's folder is there.
+    let folder = std::env::temp_dir().join(format!("bedplate-rehearsal-{}", entropy::token()));
+    std::fs::DirBuilder::new().mode(0o700).create(&folder).map_err(|error| failed(&error))?;
     let meta = Embedded::open_with(&folder, Reserve::default()).map_err(|error| failed(&error))?;
     let played = tokio::select! {
         played = Box::pin(rehearse(&spec, &script, Arc::clone(&meta))) => played.map_err(|error| failed(&error)),

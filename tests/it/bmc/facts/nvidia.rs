@@ -62,27 +62,6 @@ async fn ami_upload_unlisted() {
 }
 
 #[tokio::test]
-async fn nvidia_gpus_on_baseboard() {
-    const BOARD: &str = "/redfish/v1/Systems/HGX_Baseboard_0";
-    proves(Fact::NvidiaGpusOnBaseboard, async |scene| {
-        let double = made_by("NVIDIA", |_, _| None).await;
-        let (processors, gpu) = (format!("{BOARD}/Processors"), format!("{BOARD}/Processors/GPU_0"));
-        put(
-            &double,
-            [
-                (BOARD, json!({ "Id": "HGX_Baseboard_0", "Processors": link(&processors) })),
-                (&processors, list(&[&gpu])),
-                (&gpu, json!({ "Id": "GPU_0", "ProcessorType": "GPU", "Model": "G", "SerialNumber": "7" })),
-                ("/redfish/v1/Systems", list(&[BOARD, SYSTEM])),
-            ],
-        );
-        let found = scene.connect(&double).await?.inventory().await?;
-        ensure(found.gpus.len() == 1 && found.gpus[0].serial.as_deref() == Some("7"), format!("{:?}", found.gpus))
-    })
-    .await;
-}
-
-#[tokio::test]
 async fn nvidia_media_user() {
     proves(Fact::NvidiaMediaUser, async |scene| {
         let double = made_by("NVIDIA", |seen, _| {
