@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::exchange::Ask;
 use super::fact::Fact;
+use super::gateway::Gateway;
 use super::{Bmc, BmcError, Pins, Target, Timing, open};
 use crate::model::Secret;
 
@@ -55,7 +56,7 @@ pub async fn change_first_password(
     pins: Arc<dyn Pins>,
     timing: Timing,
 ) -> Result<bool, BmcError> {
-    let exchange = open(target, pins, timing)?;
+    let exchange = open(target, pins, timing, &*Gateway::open().await?)?;
     let outcome = async {
         let refused = match exchange.carry(Ask::get("/redfish/v1/Systems")).await {
             Ok(_) => return Ok(false),

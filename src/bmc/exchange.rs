@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hyper::{HeaderMap, Method, StatusCode, header};
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 use url::Url;
 
 use super::fact::Fact;
@@ -20,8 +19,6 @@ use super::wire::Wire;
 use super::words::{Words, quote};
 use super::{BmcError, Timing};
 
-/// Connections to one BMC at once: most are small computers that fall over under more.
-const CONNECTIONS: usize = 2;
 /// How often a read that fails at the BMC is asked again.
 const READS_AGAIN: u32 = 1;
 /// ETags remembered for one BMC.
@@ -110,7 +107,6 @@ pub(super) struct Exchange {
     source: Source,
     session: Session,
     etags: Mutex<BTreeMap<String, String>>,
-    room: Semaphore,
     quirks: Mutex<Quirks>,
     timing: Timing,
 }
@@ -124,16 +120,7 @@ impl Exchange {
         timing: Timing,
         quirks: Quirks,
     ) -> Self {
-        Self {
-            bmc,
-            origin,
-            source,
-            session,
-            etags: Mutex::default(),
-            room: Semaphore::new(CONNECTIONS),
-            quirks: Mutex::new(quirks),
-            timing,
-        }
+        Self { bmc, origin, source, session, etags: Mutex::default(), quirks: Mutex::new(quirks), timing }
     }
 
     /// Tells what kind of BMC this is, once that is known.
@@ -309,7 +296,8 @@ impl Exchange {
             Source::Folder(folder) => return folder.answer(ask).await,
             Source::Wire(wire) => wire,
         };
-        let _permit = self.room.acquire().await.expect("the semaphore is never closed");
+        let lines = wire.lines();
+        let _free = lines.free().await;
         let limit = match &ask.body {
             Body::Upload(_) => self.timing.upload,
             Body::Json(_) if self.quirks().is_slow(&ask.path) => self.timing.slow_answer,

@@ -55,6 +55,7 @@ facts! {
     SessionExpires, "any-session-expires", |_| true, "a session that the BMC forgot is made anew, once";
     SessionsFull, "any-sessions-full", |_| true, "where the BMC has no room for a session, Basic is used";
     SessionLeftBehind, "any-session-left-behind", |_| true, "sessions that a killed process left behind are deleted at the next contact";
+    SessionUnnamed, "any-session-unnamed", |_| true, "a session whose answer never came is found by its user and its client's address, and deleted";
     InfoAsObject, "any-info-as-object", |_| true, "a message that is no list is read as one of one";
     BodyDemanded, "any-body-demanded", |_| true, "actions without parameters carry an empty object";
     BootStaged, "any-boot-staged", |_| true, "a boot override is written where it is staged: in the settings object";

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use url::Url;
 
 use super::BmcError;
 use super::exchange::{Ask, Exchange};
+use super::wire::Lines;
 use crate::sys::entropy;
 use crate::sys::wire::{Patience, Tls, serve};
 use crate::sys::worker::Workers;
@@ -45,6 +46,8 @@ pub struct Gateway {
     faults: Arc<Faults>,
     rooms: Rooms,
     next: AtomicU64,
+    /// Connections, by whom they lead to.
+    lines: Mutex<BTreeMap<String, Weak<Lines>>>,
     workers: Workers,
 }
 
@@ -92,8 +95,21 @@ impl Gateway {
             faults,
             rooms,
             next: AtomicU64::new(1),
+            lines: Mutex::default(),
             workers,
         }))
+    }
+
+    /// The connections to one BMC, which all share that ask under the same name.
+    pub(super) fn lines(&self, name: &str) -> Arc<Lines> {
+        let mut all = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lines) = all.get(name).and_then(Weak::upgrade) {
+            return lines;
+        }
+        all.retain(|_, lines| lines.strong_count() > 0);
+        let lines = Arc::new(Lines::new());
+        all.insert(name.to_owned(), Arc::downgrade(&lines));
+        lines
     }
 
     /// Gives a BMC a room.
@@ -265,8 +281,8 @@ mod tests {
         std::fs::write(root.join("index.json"), r##"{"RedfishVersion": "1.0.0"}"##).unwrap();
         let address = Address::Folder(folder.path().to_owned());
         let target = Target { address, system: None, credentials: None, pin: None, without: Facts::default() };
-        let exchange = Arc::new(open(&target, Arc::new(MemoryPins::default()), Timing::default()).unwrap());
         let gateway = Gateway::open().await.unwrap();
+        let exchange = Arc::new(open(&target, Arc::new(MemoryPins::default()), Timing::default(), &gateway).unwrap());
         let room = gateway.clone().enter(exchange);
         let base = room.url("/redfish/v1/").unwrap();
         let secret = gateway.secret.to_str().unwrap().to_owned();

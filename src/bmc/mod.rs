@@ -29,6 +29,7 @@ mod recorded;
 mod registry;
 mod secure_boot;
 mod session;
+mod sweep;
 mod target;
 mod task;
 pub mod twin;
@@ -55,6 +56,7 @@ pub use firmware::{FirmwareSource, FirmwareUpdate};
 pub use gateway::Gateway;
 pub use health::{Health, Reading, Unwell};
 pub use inventory::{Cpu, Drive, Firmware, Gpu, Inventory, ManagerInfo, Nic};
+pub use ledger::Noted;
 pub use log::LogEntry;
 pub use pins::{MemoryPins, PinFile, Pins, format_pin, parse_pin};
 pub use power::{PowerAction, PowerState};
@@ -229,7 +231,7 @@ impl Bmc {
         gateway: Arc<Gateway>,
         known: Option<Known>,
     ) -> Result<Self, BmcError> {
-        let exchange = Arc::new(open(target, pins, timing)?);
+        let exchange = Arc::new(open(target, pins, timing, &gateway)?);
         let workers = Workers::new();
         let (ended, token) = (exchange.clone(), workers.token());
         workers.spawn("bmc-session", async move {
@@ -370,11 +372,11 @@ impl Drop for Bmc {
     }
 }
 
-fn open(target: &Target, pins: Arc<dyn Pins>, timing: Timing) -> Result<Exchange, BmcError> {
+fn open(target: &Target, pins: Arc<dyn Pins>, timing: Timing, gateway: &Gateway) -> Result<Exchange, BmcError> {
     let quirks = Quirks::unknown(target.without);
     match &target.address {
         Address::Url(url) => {
-            let wire = Wire::new(url, target.pin, pins.clone(), timing.clone())?;
+            let wire = Wire::new(url, target.pin, pins.clone(), timing.clone(), gateway)?;
             let session = Session::new(target.credentials.clone(), pins);
             let name = wire.name().to_owned();
             Ok(Exchange::new(name, url.clone(), Source::Wire(Box::new(wire)), session, timing, quirks))

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::BmcError;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Noted};
 
 /// Where pins are kept: a file for the command line, rows for the appliance.
 pub trait Pins: Send + Sync + 'static {
@@ -25,16 +25,28 @@ pub trait Pins: Send + Sync + 'static {
         "the known pins".to_owned()
     }
 
+    /// Notes that this process is about to ask a BMC for a session, so that it is looked for should the process be killed before the
+    /// answer; answers the note's name.
+    fn session_asked(&self, _authority: &str) -> Option<String> {
+        None
+    }
+
+    /// The answer to what was noted is there, or is lost: then a session may be open.
+    fn session_settled(&self, _authority: &str, _note: &str, _lost: bool) {}
+
     /// Notes that this process has a session at a BMC, so that it is found should the process be killed.
     fn session_begun(&self, _authority: &str, _place: &str) {}
 
     /// Forgets a session that is no more.
     fn session_ended(&self, _authority: &str, _place: &str) {}
 
-    /// The sessions that processes which are gone left at a BMC.
-    fn sessions_left(&self, _authority: &str) -> Vec<String> {
-        vec![]
+    /// What is noted of sessions at a BMC.
+    fn sessions_noted(&self, _authority: &str) -> Noted {
+        Noted::default()
     }
+
+    /// Forgets what gone processes asked for without learning its name.
+    fn sessions_unnamed_ended(&self, _authority: &str) {}
 }
 
 /// Pins in a TOML file (`"10.0.0.5:443" = "sha256:…"`), read whole and replaced whole.
@@ -116,19 +128,33 @@ impl Pins for PinFile {
         self.path.display().to_string()
     }
 
+    fn session_asked(&self, authority: &str) -> Option<String> {
+        self.sessions.asked(authority).inspect_err(|error| not_noted(authority, error)).ok()
+    }
+
+    fn session_settled(&self, authority: &str, note: &str, lost: bool) {
+        drop(self.sessions.settled(authority, note, lost).inspect_err(|error| not_noted(authority, error)));
+    }
+
     fn session_begun(&self, authority: &str, place: &str) {
-        if let Err(error) = self.sessions.begun(authority, place) {
-            tracing::warn!(bmc = authority, %error, "a BMC session could not be noted; it stays open should this process be killed");
-        }
+        drop(self.sessions.begun(authority, place).inspect_err(|error| not_noted(authority, error)));
     }
 
     fn session_ended(&self, authority: &str, place: &str) {
         self.sessions.ended(authority, place);
     }
 
-    fn sessions_left(&self, authority: &str) -> Vec<String> {
-        self.sessions.left(authority)
+    fn sessions_noted(&self, authority: &str) -> Noted {
+        self.sessions.noted(authority)
     }
+
+    fn sessions_unnamed_ended(&self, authority: &str) {
+        self.sessions.unnamed_ended(authority);
+    }
+}
+
+fn not_noted(bmc: &str, error: &std::io::Error) {
+    tracing::warn!(bmc, %error, "a BMC session could not be noted; it stays open should this process be killed");
 }
 
 /// Pins in memory only: for tests, and for tools that look once.

@@ -57,8 +57,47 @@ struct State {
 /// One BMC's session.
 pub(super) struct Session {
     credentials: Option<Credentials>,
-    ledger: Arc<dyn Pins>,
+    pub(super) ledger: Arc<dyn Pins>,
     state: Mutex<State>,
+}
+
+/// What is noted while a session is asked for. Dropped without having been settled, it counts as lost.
+struct Note<'a> {
+    ledger: &'a dyn Pins,
+    bmc: &'a str,
+    name: Option<String>,
+}
+
+impl<'a> Note<'a> {
+    fn begin(ledger: &'a dyn Pins, bmc: &'a str) -> Self {
+        Self { ledger, bmc, name: ledger.session_asked(bmc) }
+    }
+
+    /// What became of it is known; if it is not, a session may be open.
+    fn settle(mut self, known: bool) {
+        if let Some(name) = self.name.take() {
+            self.ledger.session_settled(self.bmc, &name, !known);
+        }
+    }
+}
+
+impl Drop for Note<'_> {
+    fn drop(&mut self) {
+        if let Some(name) = self.name.take() {
+            self.ledger.session_settled(self.bmc, &name, true);
+        }
+    }
+}
+
+/// Whether what failed so never reached the BMC.
+fn never_arrived(error: &BmcError) -> bool {
+    use super::Reach;
+    match error {
+        BmcError::Unreachable { why: Reach::Name(_) | Reach::Refused, .. } => true,
+        BmcError::Unreachable { why: Reach::TimedOut { phase, .. }, .. } => *phase != "answer",
+        BmcError::Tls { .. } | BmcError::PinChanged { .. } | BmcError::Local { .. } => true,
+        _ => false,
+    }
 }
 
 impl Session {
@@ -132,14 +171,23 @@ impl Session {
     async fn begin(&self, exchange: &Exchange, path: &str, credentials: &Credentials) -> Result<Login, BmcError> {
         let body = json!({ "UserName": credentials.username, "Password": credentials.password.reveal() });
         let ask = Ask::json(Method::POST, path.to_owned(), body.to_string().into());
-        let answer = exchange.send(&ask, HeaderMap::new()).await?;
+        let note = Note::begin(&*self.ledger, exchange.bmc());
+        let answer = match exchange.send(&ask, HeaderMap::new()).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                note.settle(never_arrived(&error));
+                return Err(error);
+            }
+        };
         let Words { message, ids, .. } = exchange.words(&answer);
         let unauthorised = ids.iter().any(|id| super::quirk::is_wrong_password(id));
         if answer.status == hyper::StatusCode::UNAUTHORIZED || (!answer.status.is_success() && unauthorised) {
+            note.settle(true);
             return Err(BmcError::WrongPassword { bmc: exchange.bmc().to_owned(), username: self.username() });
         }
         let token = answer.headers.get(TOKEN).cloned().filter(|_| answer.status.is_success());
         let Some(mut token) = token else {
+            note.settle(true);
             if !exchange.has(Fact::SessionsFull) {
                 return Err(exchange.refusal(&ask, &answer, message));
             }
@@ -155,42 +203,16 @@ impl Session {
         if let Some(place) = &place {
             self.ledger.session_begun(exchange.bmc(), place);
         }
+        note.settle(true);
         let login = Login::Token { token, place };
         if exchange.has(Fact::SessionLeftBehind) {
-            self.sweep(exchange, &login).await;
+            self.sweep(exchange, &login, path).await;
         }
         Ok(login)
     }
 
-    /// Deletes the sessions that killed processes of ours left at this BMC.
-    async fn sweep(&self, exchange: &Exchange, login: &Login) {
-        let Login::Token { place: own, .. } = login else { return };
-        for place in self.ledger.sessions_left(exchange.bmc()) {
-            if own.as_ref() == Some(&place) {
-                continue;
-            }
-            // A BMC that was restarted gives its numbers anew: what stands there now may be somebody else's.
-            let ours = self.is_ours(exchange, login, &place).await;
-            if ours == Some(false) || (ours == Some(true) && self.delete(exchange, login, &place).await) {
-                self.ledger.session_ended(exchange.bmc(), &place);
-            }
-        }
-    }
-
-    /// Whether a session is still there and of our user; none where that could not be found out.
-    async fn is_ours(&self, exchange: &Exchange, login: &Login, place: &str) -> Option<bool> {
-        let mut headers = HeaderMap::new();
-        login.apply(&mut headers);
-        let answer = exchange.send(&Ask::get(place), headers).await.ok()?;
-        match answer.status.as_u16() {
-            404 | 410 => Some(false),
-            200 => Some(answer.json()?["UserName"].as_str() == self.username().as_deref()),
-            _ => None,
-        }
-    }
-
     /// Deletes a session; answers whether it is gone.
-    async fn delete(&self, exchange: &Exchange, login: &Login, place: &str) -> bool {
+    pub(super) async fn delete(&self, exchange: &Exchange, login: &Login, place: &str) -> bool {
         let mut headers = HeaderMap::new();
         login.apply(&mut headers);
         let ask = Ask::json(Method::DELETE, place.to_owned(), bytes::Bytes::new());

@@ -17,19 +17,21 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
 use super::exchange::{Answer, Ask, Body};
+use super::gateway::Gateway;
 use super::payload::Payload;
 use super::pins::Pins;
 use super::{BmcError, Reach, Timing};
 use crate::model::limit;
 use crate::sys::wire::PinVerifier;
 
-/// Connections that wait for their next use.
-const IDLE_MAX: usize = 2;
+/// Connections to one BMC at once: most are small computers that fall over under more.
+const CONNECTIONS: usize = 2;
 /// A waiting connection this old is not trusted with a read, nor a quarter as old with a write: many BMCs drop it
 /// without a word.
 const IDLE_AGE: Duration = Duration::from_secs(4);
@@ -46,8 +48,25 @@ pub(super) struct Wire {
     /// Whether that pin was given by the caller, not remembered.
     given: bool,
     pins: Arc<dyn Pins>,
-    idle: Mutex<Vec<Connection>>,
+    lines: Arc<Lines>,
     timing: Timing,
+}
+
+/// The connections to one BMC, shared by all that talk to it through one gateway: a job's steps, and a survey beside them.
+pub(super) struct Lines {
+    room: Semaphore,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Lines {
+    pub(super) fn new() -> Self {
+        Self { room: Semaphore::new(CONNECTIONS), idle: Mutex::default() }
+    }
+
+    /// Waits until one may be used.
+    pub(super) async fn free(&self) -> SemaphorePermit<'_> {
+        self.room.acquire().await.expect("the semaphore is never closed")
+    }
 }
 
 type Driver = Pin<Box<dyn Future<Output = Result<(), hyper::Error>> + Send>>;
@@ -68,7 +87,13 @@ enum Fault {
 
 impl Wire {
     /// A wire to the origin of `url`, which is http or https with a host.
-    pub(super) fn new(url: &Url, pin: Option<[u8; 32]>, pins: Arc<dyn Pins>, timing: Timing) -> Result<Self, BmcError> {
+    pub(super) fn new(
+        url: &Url,
+        pin: Option<[u8; 32]>,
+        pins: Arc<dyn Pins>,
+        timing: Timing,
+        gateway: &Gateway,
+    ) -> Result<Self, BmcError> {
         let address = |why: &str| BmcError::Address { text: url.to_string(), why: why.to_owned() };
         let host = url.host().ok_or_else(|| address("it has no host"))?.to_owned();
         let port = url.port_or_known_default().ok_or_else(|| address("it has no port"))?;
@@ -76,9 +101,16 @@ impl Wire {
         let shown = url.port().map_or_else(|| host.to_string(), |port| format!("{host}:{port}"));
         let host_header = HeaderValue::from_str(&shown).map_err(|_| address("its host cannot be sent in a header"))?;
         let given = pin.is_some();
+        let tls = url.scheme() == "https";
+        // What one pin let in is not for who asks for another.
+        let lines = gateway.lines(&format!("{} {bmc} {}", url.scheme(), hex::encode(pin.unwrap_or_default())));
         let pin = Mutex::new(pin.or_else(|| pins.known(&bmc)));
-        let (tls, idle) = (url.scheme() == "https", Mutex::default());
-        Ok(Self { bmc, host, port, host_header, tls, pin, given, pins, idle, timing })
+        Ok(Self { bmc, host, port, host_header, tls, pin, given, pins, lines, timing })
+    }
+
+    /// The connections to it.
+    pub(super) fn lines(&self) -> Arc<Lines> {
+        self.lines.clone()
     }
 
     /// The BMC as people and pins name it: host and port.
@@ -107,8 +139,8 @@ impl Wire {
             Ok(Err(Fault::Broken(error))) => Err(self.unreachable(Reach::Broken(root_cause(&error)))),
             Ok(Ok(answer)) => {
                 connection.used = Instant::now();
-                let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-                if idle.len() < IDLE_MAX {
+                let mut idle = self.lines.idle.lock().unwrap_or_else(PoisonError::into_inner);
+                if idle.len() < CONNECTIONS {
                     idle.push(connection);
                 }
                 Ok(answer)
@@ -118,7 +150,7 @@ impl Wire {
 
     fn waiting(&self, safe: bool) -> Option<Connection> {
         let age = if safe { IDLE_AGE } else { IDLE_AGE / 4 };
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.lines.idle.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(mut connection) = idle.pop() {
             if connection.used.elapsed() < age && connection.is_open() {
                 return Some(connection);

@@ -134,4 +134,9 @@ pub trait Machine: Send + Sync {
 pub trait Machines: Send + Sync {
     /// The machine of that node.
     async fn connect(&self, node: &NodeSpec) -> Result<Box<dyn Machine>, MachineError>;
+
+    /// Ends the sessions that a killed process left open at the node's BMC, which is only talked to if there are any.
+    async fn end_left_sessions(&self, _node: &NodeSpec) -> Result<(), MachineError> {
+        Ok(())
+    }
 }

@@ -79,6 +79,16 @@ impl Machines for RedfishMachines {
         let bmc = self.met.connect(&node.name, &target, self.pins.clone(), Timing::default()).await;
         Ok(Box::new(bmc.map_err(|error| machine_error(&error))?))
     }
+
+    async fn end_left_sessions(&self, node: &NodeSpec) -> Result<(), MachineError> {
+        let address: Address = node.bmc.to_string().parse().map_err(|error| machine_error(&error))?;
+        let left = address.authority().is_some_and(|authority| self.pins.sessions_noted(&authority).is_left());
+        if left {
+            // Whoever makes a session deletes those that were left.
+            self.connect(node).await?.close().await;
+        }
+        Ok(())
+    }
 }
 
 fn credentials(login: &Login) -> Result<Credentials, MachineError> {

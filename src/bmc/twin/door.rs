@@ -1,5 +1,6 @@
 //! The front door of a simulated BMC: connections are counted, answers are late, and some do not come.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -55,11 +56,11 @@ impl Twin {
         let mut connections = JoinSet::new();
         let open = Arc::new(AtomicUsize::new(0));
         loop {
-            let stream = tokio::select! {
+            let (stream, from) = tokio::select! {
                 () = stop.cancelled() => return,
                 Some(_) = connections.join_next() => continue,
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => stream,
+                    Ok(accepted) => accepted,
                     Err(_) => {
                         tokio::time::sleep(Duration::from_millis(100)).await;
                         continue;
@@ -76,7 +77,7 @@ impl Twin {
                 twin.count(now, &open).await;
                 let service = service_fn(|request| {
                     let twin = twin.clone();
-                    async move { twin.respond(request).await }
+                    async move { twin.respond(request, from.ip()).await }
                 });
                 let served = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
                 drop(served.await);
@@ -114,7 +115,7 @@ impl Twin {
     }
 
     /// Answers, or does not: an error makes the connection break.
-    async fn respond(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, std::io::Error> {
+    async fn respond(&self, request: Request<Incoming>, from: IpAddr) -> Result<Response<Full<Bytes>>, std::io::Error> {
         let (parts, body) = request.into_parts();
         let body = Limited::new(body, BODY_MAX).collect().await.map_err(std::io::Error::other)?.to_bytes();
         let fate = self.fate(parts.uri.path());
@@ -142,6 +143,7 @@ impl Twin {
             token: text("x-auth-token"),
             basic: text("authorization").and_then(|value| value.strip_prefix("Basic ")),
             if_match: text("if-match"),
+            from: Some(from),
             body: serde_json::from_slice(&body).unwrap_or(Value::Null),
         };
         let change = parts.method != Method::GET;

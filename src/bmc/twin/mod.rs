@@ -5,6 +5,7 @@ mod door;
 mod fault;
 mod generic;
 mod manner;
+mod sessions;
 mod state;
 mod tree;
 

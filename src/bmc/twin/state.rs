@@ -2,6 +2,7 @@
 //! must happen outside is answered as an effect.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,11 +11,10 @@ use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::sessions::{SESSIONS, Sessions};
 use super::tree::{Tree, bare};
 use super::{Boots, Identity, Manner, Tally};
 use crate::bmc::session::base64;
-
-const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
 
 /// One request, as far as a BMC looks at it.
 pub(super) struct Asked<'a> {
@@ -23,6 +23,8 @@ pub(super) struct Asked<'a> {
     pub(super) token: Option<&'a str>,
     pub(super) basic: Option<&'a str>,
     pub(super) if_match: Option<&'a str>,
+    /// Who asks.
+    pub(super) from: Option<IpAddr>,
     pub(super) body: Value,
 }
 
@@ -84,7 +86,7 @@ pub(super) struct State {
     before: Shown,
     /// The power state that is on its way, and since when it holds.
     turning: Option<(Instant, bool)>,
-    sessions: BTreeMap<u64, String>,
+    sessions: Sessions,
     /// How often each document was changed.
     versions: BTreeMap<String, u64>,
     /// Counts power-ons and power-offs: what ran in an earlier life is dead.
@@ -97,7 +99,7 @@ impl State {
         let shown =
             Shown { on: identity.on, target: "None".to_owned(), enabled: "Disabled".to_owned(), ..Shown::default() };
         let before = shown.clone();
-        let (sessions, tally) = (BTreeMap::new(), Tally::default());
+        let (sessions, tally) = (Sessions::default(), Tally::default());
         Self {
             tree,
             manner,
@@ -118,7 +120,8 @@ impl State {
 
     /// What is open and on at this moment.
     pub(super) fn tally(&self) -> Tally {
-        Tally { sessions: self.sessions.len(), on: self.shown.on, ..self.tally.clone() }
+        let (sessions, sessions_made) = (self.sessions.len(), self.sessions.made());
+        Tally { sessions, sessions_made, on: self.shown.on, ..self.tally.clone() }
     }
 
     /// The BMC itself starts anew.
@@ -165,9 +168,9 @@ impl State {
         }
         let path = bare(asked.path);
         if asked.method == Method::POST && path == SESSIONS {
-            return self.log_in(&asked.body);
+            return self.log_in(asked);
         }
-        let known = asked.token.is_some_and(|token| self.sessions.values().any(|known| known == token));
+        let known = asked.token.is_some_and(|token| self.sessions.knows(token));
         if path != "/redfish/v1" && path != "/redfish" && !known && !self.knows(asked.basic) {
             return Reply::refusal(401, "NoValidSession", "There is no valid session.");
         }
@@ -187,34 +190,32 @@ impl State {
         shown == Some(base64(plain.as_bytes()).as_str())
     }
 
-    fn log_in(&mut self, body: &Value) -> Reply {
-        let right = body["UserName"] == self.identity.username && body["Password"] == self.identity.password;
-        if !right {
+    fn log_in(&mut self, asked: &Asked<'_>) -> Reply {
+        let shown = |key: &str| asked.body[key].as_str().unwrap_or_default();
+        let Identity { username, password, serial, .. } = &self.identity;
+        if shown("UserName") != username || shown("Password") != password {
             return Reply::refusal(401, "ResourceAtUriUnauthorized", "The user name or the password is wrong.");
         }
         if self.sessions.len() >= self.manner.sessions_max {
             return Reply::refusal(503, "SessionLimitExceeded", "There is no room for another session.");
         }
-        self.tally.sessions_made += 1;
-        let number = self.tally.sessions_made;
-        let token = format!("{}-{number}", self.identity.serial);
-        self.sessions.insert(number, token.clone());
-        let place = format!("{SESSIONS}/{number}");
-        Reply::json(201, &json!({ "@odata.id": place, "Id": number.to_string() }))
-            .with("X-Auth-Token", token)
-            .with("Location", place)
+        let (place, token) = self.sessions.begin(serial, username, asked.from);
+        let document = self.sessions.document(&place).unwrap_or_default();
+        Reply::json(201, &document).with("X-Auth-Token", token).with("Location", place)
     }
 
     fn log_out(&mut self, path: &str) -> Reply {
-        let number = path.strip_prefix(SESSIONS).and_then(|rest| rest.trim_matches('/').parse().ok());
-        match number.and_then(|number: u64| self.sessions.remove(&number)) {
-            Some(_) => Reply::empty(204),
-            None => Reply::refusal(404, "ResourceMissingAtURI", "There is no such resource."),
+        match self.sessions.end(path) {
+            true => Reply::empty(204),
+            false => Reply::refusal(404, "ResourceMissingAtURI", "There is no such resource."),
         }
     }
 
     fn get(&self, path: &str, stale: bool) -> Reply {
         let shown = if stale { &self.before } else { &self.shown };
+        if let Some(document) = self.sessions.document(path) {
+            return Reply::json(200, &document);
+        }
         let (tag, _) = self.tags(path);
         if let (Some(text), false) = (self.tree.text(path), self.is_live(path, shown)) {
             return Reply { body: text.clone(), ..Reply::empty(200) }.with("ETag", tag);

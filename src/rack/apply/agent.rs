@@ -26,6 +26,9 @@ impl Conductor {
                 Ok(())
             })
             .await?;
+        if let Some(live) = self.live(&task) {
+            live.hear(None);
+        }
         tracing::info!(job = %task.job, node = %task.node, "the agent fetched its order");
         let secret = task.secret.as_deref().ok_or(AgentError::Unknown)?;
         Ok(Order {

@@ -33,7 +33,7 @@ const LET_GO: Duration = Duration::from_secs(5);
 /// How long a plan's survey is good for the job that follows it. Every step looks again before it acts.
 const PLAN_HOLDS: Duration = Duration::from_secs(60);
 /// Jobs that a listing shows.
-const JOBS_SHOWN: usize = 100;
+pub(super) const JOBS_SHOWN: usize = 100;
 
 /// Plans racks, and runs their jobs. Clones share one conductor.
 #[derive(Clone)]
@@ -89,6 +89,14 @@ impl Conductor {
 
     pub(super) fn is_resumed(&self) -> bool {
         self.inner.resumed.load(Ordering::Acquire)
+    }
+
+    pub(super) fn workers(&self) -> &Workers {
+        &self.inner.workers
+    }
+
+    pub(super) fn machines(&self) -> &dyn Machines {
+        &*self.inner.machines
     }
 
     pub(super) fn desk(&self) -> &ConductorConfig {
@@ -212,6 +220,7 @@ impl Conductor {
             self.journal().close_if_over(id, clock::now()).await.map_err(RackError::Job)?;
         }
         self.inner.resumed.store(true, Ordering::Release);
+        self.tidy();
         Ok(())
     }
 

@@ -43,6 +43,8 @@ pub(super) struct Oddity {
     pub(super) refuses: Option<&'static str>,
     /// The agent does not power the node off after its report.
     pub(super) stays_on: bool,
+    /// Its BMC takes so long to connect to: longer than the agent takes to do its work.
+    pub(super) slow: Duration,
     /// Serial numbers of its drives.
     pub(super) drives: Vec<&'static str>,
 }
@@ -383,7 +385,8 @@ impl Machine for Handle {
 #[async_trait]
 impl Machines for Room {
     async fn connect(&self, node: &NodeSpec) -> Result<Box<dyn Machine>, MachineError> {
-        let refuses = self.with(node.name.as_str(), |metal| metal.odd.refuses);
+        let (refuses, slow) = self.with(node.name.as_str(), |metal| (metal.odd.refuses, metal.odd.slow));
+        sleep(slow).await;
         match refuses {
             Some(kind) => Err(error(kind, false)),
             None => Ok(Box::new(Handle { room: self.clone(), node: node.name.to_string() })),

@@ -11,6 +11,7 @@ use crate::job::token::{TokenKind, derive};
 use crate::job::{Fault, Hands, Outcome, Step, StepError, TaskRow};
 use crate::rack::apply::Pace;
 use crate::rack::apply::live::Live;
+use crate::rack::apply::tidy::end_left;
 use crate::rack::machine::{BootFrom, Machine, MachineError, Machines, Power};
 use crate::rack::spec::{NodeSpec, Timeouts};
 
@@ -69,7 +70,7 @@ impl Hands for RackHands {
             Step::PowerOff => self.power_off().await,
             Step::InsertMedia => self.insert(task).await,
             Step::BootMedia => self.boot_from(BootFrom::Media).await,
-            Step::PowerOn | Step::StartDisk => self.power_on().await,
+            Step::PowerOn | Step::StartDisk => self.power_on(task).await,
             Step::Install => return self.watch_install(task, since).await,
             Step::WaitOff => self.await_off(task, since).await,
             Step::EjectMedia => self.eject().await,
@@ -113,6 +114,7 @@ impl Hands for RackHands {
             machine.close().await;
         }
         self.machine = None;
+        end_left(&*self.machines, &self.node).await;
     }
 }
 
@@ -127,11 +129,24 @@ impl RackHands {
     async fn power_off(&mut self) -> Result<Outcome, MachineError> {
         // It reads back what it did, and does nothing where nothing is to do.
         self.machine().await?.power_off().await?;
+        self.live.start();
         Ok(Outcome::Done)
     }
 
-    async fn power_on(&mut self) -> Result<Outcome, MachineError> {
-        self.machine().await?.power_on().await?;
+    /// Switches the machine on, unless it was on before: an appliance that died after it had said so must not say it again to a
+    /// machine whose agent has done its work meanwhile, and switched it off.
+    async fn power_on(&mut self, task: &TaskRow) -> Result<Outcome, MachineError> {
+        let ran = |live: &Live| task.step == Step::PowerOn && (task.ordered.is_some() || live.spoke());
+        let live = self.live.clone();
+        if ran(&live) {
+            return Ok(Outcome::Done);
+        }
+        let machine = self.machine().await?;
+        // In this order: who is seen off and has said nothing did not run.
+        if machine.power().await? == Power::On || ran(&live) {
+            return Ok(Outcome::Done);
+        }
+        machine.power_on().await?;
         Ok(Outcome::Done)
     }
 

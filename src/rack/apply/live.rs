@@ -20,19 +20,21 @@ pub(super) struct Live {
 struct State {
     progress: Option<Progress>,
     heard: Instant,
+    /// Whether anything was heard at all.
+    spoke: bool,
     trouble: Option<String>,
 }
 
 impl Live {
     fn new() -> Self {
-        let state = State { progress: None, heard: Instant::now(), trouble: None };
+        let state = State { progress: None, heard: Instant::now(), spoke: false, trouble: None };
         Self { wake: Arc::new(Notify::new()), state: Mutex::new(state) }
     }
 
     /// Notes a sign of life.
     pub(super) fn hear(&self, progress: Option<Progress>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.heard = Instant::now();
+        (state.heard, state.spoke) = (Instant::now(), true);
         if progress.is_some() {
             state.progress = progress;
         }
@@ -41,6 +43,16 @@ impl Live {
     /// When something was last heard; when this process took the task up, if nothing was.
     pub(super) fn heard(&self) -> Instant {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).heard
+    }
+
+    /// Whether the node has spoken since this process took the task up, or since [`Live::start`].
+    pub(super) fn spoke(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).spoke
+    }
+
+    /// The node is off and begins anew: what it said before says nothing about what comes.
+    pub(super) fn start(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).spoke = false;
     }
 
     /// The last progress.

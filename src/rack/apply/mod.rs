@@ -9,6 +9,7 @@ mod hands;
 mod live;
 #[cfg(test)]
 mod tests;
+mod tidy;
 mod waves;
 
 use async_trait::async_trait;

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::sync::Mutex;
 
-use bedplate::bmc::{BootTarget, FirmwareSource, Kept, Pins, PowerAction, change_first_password};
+use bedplate::bmc::{BootTarget, FirmwareSource, Kept, Noted, Pins, PowerAction, change_first_password};
 use bedplate::model::Secret;
 
 use super::super::double::{SESSIONS, SLOT, SYSTEM, behave};
@@ -155,8 +155,8 @@ impl Pins for LeftBehind {
         self.1.lock().unwrap().push(place.to_owned());
     }
 
-    fn sessions_left(&self, _: &str) -> Vec<String> {
-        vec![format!("{SESSIONS}/77"), format!("{SESSIONS}/78")]
+    fn sessions_noted(&self, _: &str) -> Noted {
+        Noted { left: vec![format!("{SESSIONS}/77"), format!("{SESSIONS}/78")], ..Noted::default() }
     }
 }
 
@@ -180,6 +180,68 @@ async fn any_session_left_behind() {
         let strange = double.world.lock().unwrap().count("DELETE", &format!("{SESSIONS}/78"));
         ensure(strange == 0, "somebody else's session was deleted")?;
         ensure(pins.1.lock().unwrap().contains(&format!("{SESSIONS}/77")), "it was not forgotten")
+    })
+    .await;
+}
+
+/// Pins of a process that was killed before a session that it asked for was answered; another of the same user runs.
+#[derive(Default)]
+struct Unnamed(MemoryPins, Mutex<bool>);
+
+impl Pins for Unnamed {
+    fn known(&self, authority: &str) -> Option<[u8; 32]> {
+        self.0.known(authority)
+    }
+
+    fn remember(&self, authority: &str, pin: [u8; 32]) -> Result<(), BmcError> {
+        self.0.remember(authority, pin)
+    }
+
+    fn sessions_noted(&self, _: &str) -> Noted {
+        Noted { held: vec![format!("{SESSIONS}/76")], unnamed: true, ..Noted::default() }
+    }
+
+    fn sessions_unnamed_ended(&self, _: &str) {
+        *self.1.lock().unwrap() = true;
+    }
+}
+
+#[tokio::test]
+async fn any_session_unnamed() {
+    proves(Fact::SessionUnnamed, async |scene| {
+        // One that runs, the one that was lost, one from elsewhere, and one of somebody else.
+        let all = [
+            ("76", "admin", "10.0.0.1"),
+            ("77", "admin", "10.0.0.1"),
+            ("78", "admin", "10.0.0.2"),
+            ("79", "somebody else", "10.0.0.1"),
+        ];
+        let double = Double::start(move |seen, world| {
+            if seen.is("GET", SESSIONS) {
+                let own = format!("{SESSIONS}/{}", world.made);
+                let places = all.iter().map(|(number, ..)| format!("{SESSIONS}/{number}"));
+                let places: Vec<String> = places.chain([own]).collect();
+                return Some(Reply::json(200, &list(&places.iter().map(String::as_str).collect::<Vec<_>>())));
+            }
+            let number = seen.path.strip_prefix(SESSIONS)?.strip_prefix('/')?;
+            let own = number == world.made.to_string();
+            let found = all.iter().find(|session| session.0 == number).copied();
+            let (_, user, from) = found.or(own.then_some(("", "admin", "10.0.0.1")))?;
+            let shown = json!({ "UserName": user, "ClientOriginIPAddress": from });
+            (seen.method == "GET").then(|| Reply::json(200, &shown))
+        })
+        .await;
+        let pins = Arc::new(Unnamed::default());
+        let mut target = double.target();
+        target.without = scene.without;
+        let bmc = Bmc::connect_with(&target, pins.clone(), hasty()).await?;
+        let deleted = |number: &str| double.world.lock().unwrap().count("DELETE", &format!("{SESSIONS}/{number}"));
+        ensure(deleted("77") == 1, "the lost session was not deleted")?;
+        for number in ["76", "78", "79"] {
+            ensure(deleted(number) == 0, format!("session {number} was deleted"))?;
+        }
+        bmc.close().await;
+        ensure(*pins.1.lock().unwrap(), "it is looked for again and again")
     })
     .await;
 }

@@ -1,6 +1,6 @@
 //! A real `bedplate serve`, killed with SIGKILL under load again and again, at instants that nobody chose: what was acknowledged is there
-//! after each start, bit for bit, and when all is deleted the collector gives all space back. BEDPLATE_KILLS says how often;
-//! each start's time is printed, and held against nothing here.
+//! after each start, bit for bit, and when all is deleted the collector gives all space back. The slowest start's
+//! time is printed, and held against nothing here.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,10 +10,9 @@ use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path;
 use object_store::{ClientOptions, ObjectStoreExt as _, RetryConfig};
 
+use super::{chance, kills};
 use crate::support::{ACCESS_KEY, SECRET_KEY, Server, noise};
 
-/// Kills of a plain `cargo test`.
-const KILLS: u64 = 5;
 /// Clients that write at the same time, each to keys of its own.
 const CLIENTS: u64 = 6;
 /// Keys of one client.
@@ -60,11 +59,6 @@ fn key(client: u64, number: u64) -> String {
     format!("{client}/{number}")
 }
 
-/// Numbers that differ from run to run: no two runs kill at the same instants.
-fn chance(below: u64) -> u64 {
-    u64::from_le_bytes(bedplate::sys::entropy::fresh_id()[8..].try_into().unwrap()) % below
-}
-
 /// Writes and deletes until the appliance is gone; answers what is known of this client's objects.
 async fn load(store: Arc<AmazonS3>, client: u64, mut known: BTreeMap<String, Known>) -> BTreeMap<String, Known> {
     loop {
@@ -109,7 +103,7 @@ async fn check(store: &AmazonS3, known: &mut BTreeMap<String, Known>) {
 
 #[test]
 fn nothing_acknowledged_is_lost_and_no_space_leaks() {
-    let kills = std::env::var("BEDPLATE_KILLS").map_or(KILLS, |text| text.parse().unwrap());
+    let kills = kills();
     bedplate::sys::wire::install_crypto();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut server = Server::start();
