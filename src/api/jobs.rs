@@ -1,19 +1,24 @@
-//! Jobs: begun, watched, cancelled.
+//! Jobs: begun, watched, paused, cancelled.
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use serde::Deserialize;
 
 use super::ApiState;
 use super::endpoint::{Content, Endpoint, Who};
 use super::error::{ApiError, ApiResult};
-use super::extract::{Json, parse};
+use super::extract::{Json, Query, parse};
 use crate::job::JobView;
 use crate::rack::{JobRequest, Started};
+
+/// Jobs that a listing shows.
+const JOBS_SHOWN: usize = 100;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::get("/api/v1/jobs", Who::Admin, jobs)
             .about("The latest jobs, newest first.")
+            .query(&[("rack", "Only those of this rack."), ("limit", "So many at most; 100 where it is left out.")])
             .gives(Content::JsonList("JobView")),
         Endpoint::post("/api/v1/jobs", Who::Admin, apply)
             .about(
@@ -27,6 +32,14 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .about("One job and its nodes.")
             .gives(Content::Json("JobView"))
             .refuses(&[404]),
+        Endpoint::post("/api/v1/jobs/{job}/pause", Who::Admin, pause)
+            .about("Pauses a job: nodes that were begun go on, no other is begun.")
+            .gives(Content::Json("JobView"))
+            .refuses(&[404, 409]),
+        Endpoint::post("/api/v1/jobs/{job}/resume", Who::Admin, resume)
+            .about("Lets a paused job go on.")
+            .gives(Content::Json("JobView"))
+            .refuses(&[404, 409]),
         Endpoint::post("/api/v1/jobs/{job}/cancel", Who::Admin, cancel)
             .about("Ends a job: nodes that wait are left alone, nodes that are being worked on are left safe.")
             .gives(Content::Json("JobView"))
@@ -34,8 +47,17 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     ]
 }
 
-async fn jobs(State(state): State<ApiState>) -> ApiResult<Json<Vec<JobView>>> {
-    Ok(Json(state.conductor().jobs().await?))
+/// Query of [`jobs`].
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JobsQuery {
+    rack: Option<String>,
+    limit: Option<usize>,
+}
+
+async fn jobs(State(state): State<ApiState>, Query(query): Query<JobsQuery>) -> ApiResult<Json<Vec<JobView>>> {
+    let limit = query.limit.unwrap_or(JOBS_SHOWN).min(JOBS_SHOWN);
+    Ok(Json(state.conductor().jobs(query.rack.as_deref(), limit).await?))
 }
 
 async fn apply(
@@ -52,6 +74,14 @@ async fn apply(
 
 async fn job(State(state): State<ApiState>, Path(job): Path<String>) -> ApiResult<Json<JobView>> {
     Ok(Json(state.conductor().job(parse(&job)?).await?))
+}
+
+async fn pause(State(state): State<ApiState>, Path(job): Path<String>) -> ApiResult<Json<JobView>> {
+    Ok(Json(state.conductor().pause(parse(&job)?, true).await?))
+}
+
+async fn resume(State(state): State<ApiState>, Path(job): Path<String>) -> ApiResult<Json<JobView>> {
+    Ok(Json(state.conductor().pause(parse(&job)?, false).await?))
 }
 
 async fn cancel(State(state): State<ApiState>, Path(job): Path<String>) -> ApiResult<Json<JobView>> {

@@ -101,7 +101,7 @@ impl ApiState {
 
     /// An open job that installs this image.
     async fn open_job_of(&self, image: &ImageRef) -> ApiResult<Option<JobId>> {
-        let jobs = self.conductor().jobs().await?;
+        let jobs = self.conductor().jobs(None, usize::MAX).await?;
         let installs = |job: &JobView| job.nodes.iter().any(|node| node.image == *image && !node.state.is_over());
         Ok(jobs.iter().find(|job| installs(job)).map(|job| job.id))
     }

@@ -126,9 +126,10 @@ impl Journal {
         decode(&value).ok_or_else(|| damaged(&key))
     }
 
-    /// The last `limit` jobs, newest first.
-    pub async fn jobs(&self, limit: usize) -> Result<Vec<JobRow>, JobError> {
+    /// The last `limit` jobs, of one rack or of all, newest first.
+    pub async fn jobs(&self, rack: Option<&str>, limit: usize) -> Result<Vec<JobRow>, JobError> {
         let mut rows = self.scan::<JobRow>(b"j/r/").await?;
+        rows.retain(|row| rack.is_none_or(|rack| row.rack == rack));
         rows.reverse();
         rows.truncate(limit);
         Ok(rows)
@@ -218,6 +219,25 @@ impl Journal {
             }
             match self.meta.commit(tx).await {
                 Ok(()) => return Ok(task),
+                Err(MetaError::Conflict) => {}
+                Err(error) => return Err(JobError::Meta(error)),
+            }
+        }
+    }
+
+    /// Pauses a job that is not over, or lets it go on.
+    pub async fn pause(&self, id: JobId, paused: bool) -> Result<(), JobError> {
+        loop {
+            let key = job_key(id);
+            let before = self.get(&key).await?.ok_or(JobError::NoSuchJob(id))?;
+            let mut row: JobRow = decode(&before).ok_or_else(|| damaged(&key))?;
+            if row.ended.is_some() {
+                return Err(JobError::Refused(format!("job {id} is over")));
+            }
+            row.paused = paused;
+            let tx = Transaction::new().expect(key.clone(), Some(before)).put(key, Bytes::from(encode(&row)));
+            match self.meta.commit(tx).await {
+                Ok(()) => return Ok(()),
                 Err(MetaError::Conflict) => {}
                 Err(error) => return Err(JobError::Meta(error)),
             }

@@ -27,6 +27,9 @@ pub struct JobRow {
     /// When its last task ended.
     #[serde(default)]
     pub ended: Option<Timestamp>,
+    /// Whether no other node is to be begun for now.
+    #[serde(default)]
+    pub paused: bool,
     /// The nodes that it works on.
     pub nodes: Vec<NodeName>,
     /// The nodes that already were as the spec wants them.

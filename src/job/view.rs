@@ -30,6 +30,9 @@ pub struct JobView {
     pub rack: String,
     /// Where it stands.
     pub state: JobState,
+    /// Whether it was paused: nodes that were begun go on, no other is begun.
+    #[serde(default)]
+    pub paused: bool,
     /// When it began.
     pub created: Timestamp,
     /// When it ended.
@@ -121,6 +124,7 @@ impl JobView {
             id: job.id,
             rack: job.rack.clone(),
             state,
+            paused: job.paused && state == JobState::Running,
             created: job.created,
             ended: job.ended,
             nodes,

@@ -5,6 +5,7 @@
 
 pub mod apply;
 pub mod check;
+pub mod event;
 pub mod machine;
 pub mod plan;
 pub mod redfish;

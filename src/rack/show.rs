@@ -181,7 +181,9 @@ fn done(node: &NodeView) -> String {
     }
 }
 
-fn phase_words(phase: Phase) -> &'static str {
+/// What an agent does, in words.
+#[must_use]
+pub fn phase_words(phase: Phase) -> &'static str {
     match phase {
         Phase::Disk => "finding the disk",
         Phase::Write => "writing",
@@ -190,7 +192,9 @@ fn phase_words(phase: Phase) -> &'static str {
     }
 }
 
-fn state(state: TaskState) -> &'static str {
+/// A task's state in a word.
+#[must_use]
+pub fn state(state: TaskState) -> &'static str {
     match state {
         TaskState::Queued => "queued",
         TaskState::Running => "running",
@@ -220,7 +224,9 @@ fn dash(text: Option<String>) -> String {
     text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned())
 }
 
-fn ago(now: Timestamp, then: Timestamp) -> String {
+/// How long ago, in words.
+#[must_use]
+pub fn ago(now: Timestamp, then: Timestamp) -> String {
     let seconds = now.since(then).as_secs();
     match seconds {
         0..=119 => format!("{seconds} s"),

@@ -29,3 +29,4 @@ mod sim;
 mod store;
 mod support;
 mod versions;
+mod watch;

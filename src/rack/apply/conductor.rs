@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -32,8 +32,6 @@ use crate::sys::worker::Workers;
 const LET_GO: Duration = Duration::from_secs(5);
 /// How long a plan's survey is good for the job that follows it. Every step looks again before it acts.
 const PLAN_HOLDS: Duration = Duration::from_secs(60);
-/// Jobs that a listing shows.
-pub(super) const JOBS_SHOWN: usize = 100;
 
 /// Plans racks, and runs their jobs. Clones share one conductor.
 #[derive(Clone)]
@@ -49,6 +47,8 @@ struct Inner {
     desk: ConductorConfig,
     tokens: TokenIndex,
     live: LiveTasks,
+    /// The waves of the jobs that are under way.
+    waves: Mutex<BTreeMap<JobId, Weak<Waves>>>,
     /// The last plan's survey: whoever applies what was just planned does not wait for another.
     planned: Mutex<Option<Planned>>,
     /// Whether the open jobs were taken up: until then an unknown token may yet be a good one.
@@ -73,6 +73,7 @@ impl Conductor {
             desk,
             tokens: TokenIndex::default(),
             live: LiveTasks::default(),
+            waves: Mutex::default(),
             planned: Mutex::default(),
             resumed: AtomicBool::new(false),
         };
@@ -196,12 +197,13 @@ impl Conductor {
             created: now,
             ended: tasks.is_empty().then_some(now),
             nodes: tasks.iter().map(|task| task.node.clone()).collect(),
+            paused: false,
             unchanged: decision.plan.nodes.iter().map(|n| n.node.clone()).filter(|node| !changing(node)).collect(),
             spec: serde_json::to_value(&spec).expect("a spec is plain data, which always becomes JSON"),
         };
         self.journal().begin(&job, &tasks).await.map_err(RackError::Job)?;
         tracing::info!(job = %id, rack = spec.name, nodes = tasks.len(), "job begins");
-        self.start(&spec, tasks);
+        self.start(&spec, tasks, false);
         Ok(id)
     }
 
@@ -216,7 +218,7 @@ impl Conductor {
                 RackError::Job(JobError::Refused(why))
             })?;
             tracing::info!(job = %id, rack = spec.name, "job goes on");
-            self.start(&spec, tasks);
+            self.start(&spec, tasks, job.paused);
             self.journal().close_if_over(id, clock::now()).await.map_err(RackError::Job)?;
         }
         self.inner.resumed.store(true, Ordering::Release);
@@ -225,8 +227,13 @@ impl Conductor {
     }
 
     /// Starts the workers of the tasks that are not over.
-    fn start(&self, spec: &Spec, mut tasks: Vec<TaskRow>) {
-        let waves = Arc::new(Waves::new(spec, &tasks));
+    fn start(&self, spec: &Spec, mut tasks: Vec<TaskRow>, paused: bool) {
+        let waves = Arc::new(Waves::new(spec, &tasks, paused));
+        if let Some(task) = tasks.first() {
+            let mut all = self.inner.waves.lock().unwrap_or_else(PoisonError::into_inner);
+            all.retain(|_, waves| waves.strong_count() > 0);
+            all.insert(task.job, Arc::downgrade(&waves));
+        }
         // Those that were already being worked on go first.
         tasks.sort_by_key(|task| task.state == TaskState::Queued);
         for task in tasks.into_iter().filter(|task| !task.state.is_over()) {
@@ -332,10 +339,10 @@ impl Conductor {
         view
     }
 
-    /// The last jobs, newest first.
-    pub async fn jobs(&self) -> Result<Vec<JobView>, RackError> {
+    /// The last jobs, of one rack or of all, newest first; at most `limit`.
+    pub async fn jobs(&self, rack: Option<&str>, limit: usize) -> Result<Vec<JobView>, RackError> {
         let mut views = Vec::new();
-        for job in self.journal().jobs(JOBS_SHOWN).await.map_err(RackError::Job)? {
+        for job in self.journal().jobs(rack, limit).await.map_err(RackError::Job)? {
             views.push(self.view(job).await?);
         }
         Ok(views)
@@ -344,6 +351,18 @@ impl Conductor {
     /// What is known of every node, over all jobs.
     pub async fn nodes(&self) -> Result<Vec<NodeRow>, RackError> {
         self.journal().nodes().await.map_err(RackError::Job)
+    }
+
+    /// Pauses a job, or lets it go on: nodes that were begun go on all the same, and while it is paused no other is begun, not by an
+    /// appliance that was restarted either.
+    pub async fn pause(&self, id: JobId, paused: bool) -> Result<JobView, RackError> {
+        self.journal().pause(id, paused).await.map_err(RackError::Job)?;
+        let waves = self.inner.waves.lock().unwrap_or_else(PoisonError::into_inner).get(&id).and_then(Weak::upgrade);
+        if let Some(waves) = waves {
+            waves.pause(paused);
+        }
+        tracing::info!(job = %id, paused, "job paused, or going on");
+        self.job(id).await
     }
 
     /// Ends a job: nodes that wait are left alone, nodes that are being worked on are left safe. Cancelling a job that

@@ -183,7 +183,7 @@ async fn dies_once(meta: &Arc<dyn Meta>, rack: String, death: Death) -> bool {
             // A job that died with its first commit may or may not have been begun: whoever applied it looks, or tries
             // again.
             if job.is_none() {
-                let begun = world.conductor.jobs().await.unwrap().into_iter().find(|view| view.rack == rack);
+                let begun = world.conductor.jobs(None, 100).await.unwrap().into_iter().find(|view| view.rack == rack);
                 job = match begun {
                     Some(view) => Some(view.id),
                     None => Some(world.conductor.apply(world.spec.clone(), &[]).await.unwrap()),
@@ -425,7 +425,7 @@ async fn touches_nothing_where_a_node_has_a_problem() {
             assert_eq!(error.kind(), kind, "{error}");
             assert!(error.to_string().contains(words) && !error.hint().is_empty(), "{error}");
         }
-        assert!(world.conductor.jobs().await.unwrap().is_empty());
+        assert!(world.conductor.jobs(None, 100).await.unwrap().is_empty());
         for node in ["n1", "n2"] {
             world.room.with(node, |metal| assert!(metal.verbs.is_empty()));
         }
@@ -501,5 +501,37 @@ async fn too_many_failures_stop_the_job_and_feeds_are_not_overloaded() {
         }
         sleep(Duration::from_millis(2)).await;
     }
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_paused_job_begins_no_other_node_until_it_goes_on() {
+    let mut world = World::new(&[("n1", good()), ("n2", good())]).await;
+    world.spec.parallel = 1;
+    let job = world.conductor.apply(world.spec.clone(), &[]).await.unwrap();
+    assert!(world.conductor.pause(job, true).await.unwrap().paused);
+    let began = |world: &World| world.room.with("n2", |metal| !metal.verbs.is_empty());
+    // An appliance that is started again keeps the pause; what was begun goes on.
+    world.restart().await;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let view = world.conductor.job(job).await.unwrap();
+        assert!(view.paused && view.state == JobState::Running, "{view:#?}");
+        // Which of the two had begun when it was paused is chance: none, or one.
+        let queued = view.nodes.iter().filter(|node| node.state == TaskState::Queued).count();
+        let busy = view.nodes.iter().any(|node| node.state == TaskState::Running);
+        assert!(queued >= 1 && !began(&world) || view.nodes[1].state != TaskState::Queued, "{view:#?}");
+        if !busy {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{view:#?}");
+        sleep(Duration::from_millis(5)).await;
+    }
+    sleep(Duration::from_millis(50)).await;
+    assert!(world.conductor.job(job).await.unwrap().nodes.iter().any(|node| node.state == TaskState::Queued));
+    assert!(!world.conductor.pause(job, false).await.unwrap().paused);
+    assert_eq!(world.over(job).await.state, JobState::Done);
+    let refused = world.conductor.pause(job, true).await.unwrap_err();
+    assert_eq!(refused.kind(), "conflict", "{refused}");
     world.stop().await;
 }

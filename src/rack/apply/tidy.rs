@@ -7,11 +7,13 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, stream};
 use tokio::time::timeout;
 
-use super::conductor::{Conductor, JOBS_SHOWN};
+use super::conductor::Conductor;
 use crate::job::JobError;
 use crate::rack::machine::Machines;
 use crate::rack::spec::{NodeSpec, Spec};
 
+/// The last jobs, whose nodes are looked after.
+const JOBS_LOOKED_AT: usize = 100;
 /// BMCs that are talked to at a time.
 const AT_ONCE: usize = 16;
 /// How long one of them may take.
@@ -54,7 +56,7 @@ impl Conductor {
     /// The nodes of the last jobs that no job works on, as they were last described.
     async fn idle_nodes(&self) -> Result<Vec<NodeSpec>, JobError> {
         let (mut nodes, mut seen) = (vec![], BTreeSet::new());
-        for job in self.journal().jobs(JOBS_SHOWN).await? {
+        for job in self.journal().jobs(None, JOBS_LOOKED_AT).await? {
             let Ok(spec) = serde_json::from_value::<Spec>(job.spec) else { continue };
             for node in spec.nodes {
                 if seen.insert(node.identity()) && self.journal().holder(&node.identity()).await?.is_none() {

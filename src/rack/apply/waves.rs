@@ -14,8 +14,8 @@ use crate::rack::spec::{NodeSpec, Spec};
 pub(super) struct Waves {
     progress: Mutex<Progress>,
     stop_after: Option<usize>,
-    /// Told of each end.
-    ends: watch::Sender<()>,
+    /// Told when one ended, or the job was paused or goes on.
+    news: watch::Sender<()>,
     rack: Semaphore,
     feeds: BTreeMap<String, Semaphore>,
 }
@@ -27,6 +27,7 @@ struct Progress {
     open: BTreeSet<NodeName>,
     failed: Vec<NodeName>,
     stopped: Option<String>,
+    paused: bool,
 }
 
 /// A place among the nodes that are worked on; it is given back when dropped.
@@ -37,7 +38,7 @@ pub(super) struct Turn<'a> {
 
 impl Waves {
     /// The waves of a job with these tasks, some of which may be over: a restarted appliance goes on where it was.
-    pub(super) fn new(spec: &Spec, tasks: &[TaskRow]) -> Self {
+    pub(super) fn new(spec: &Spec, tasks: &[TaskRow], paused: bool) -> Self {
         let of_job: BTreeSet<&NodeName> = tasks.iter().map(|task| &task.node).collect();
         let in_order = spec.nodes.iter().map(|node| &node.name).filter(|node| of_job.contains(node));
         let canaries: BTreeSet<NodeName> = in_order.take(spec.canaries).cloned().collect();
@@ -45,11 +46,11 @@ impl Waves {
             let names: BTreeSet<&String> = spec.nodes.iter().filter_map(|node| node.feed.as_ref()).collect();
             names.into_iter().map(move |feed| (feed.clone(), Semaphore::new(parallel)))
         });
-        let progress = Progress { open: canaries.clone(), canaries, failed: vec![], stopped: None };
+        let progress = Progress { open: canaries.clone(), canaries, failed: vec![], stopped: None, paused };
         let waves = Self {
             progress: Mutex::new(progress),
             stop_after: spec.stop_after,
-            ends: watch::Sender::new(()),
+            news: watch::Sender::new(()),
             rack: Semaphore::new(spec.parallel),
             feeds: feeds.collect(),
         };
@@ -65,27 +66,35 @@ impl Waves {
     /// # Errors
     /// Why it must not begin at all.
     pub(super) async fn turn(&self, node: &NodeSpec, queued: bool) -> Result<Turn<'_>, String> {
-        let mut ends = self.ends.subscribe();
-        while queued && !self.may_begin(&node.name)? {
-            // The sender lives as long as this.
-            drop(ends.changed().await);
+        let mut news = self.news.subscribe();
+        loop {
+            while queued && !self.may_begin(&node.name)? {
+                // The sender lives as long as this.
+                drop(news.changed().await);
+            }
+            let feed = match node.feed.as_ref().and_then(|feed| self.feeds.get(feed)) {
+                Some(feed) => feed.acquire().await.ok(),
+                None => None,
+            };
+            let rack = self.rack.acquire().await.ok();
+            // Others may have failed while it waited for its place, or the job was paused.
+            if !queued || self.may_begin(&node.name)? {
+                return Ok(Turn { _rack: rack, _feed: feed });
+            }
         }
-        let feed = match node.feed.as_ref().and_then(|feed| self.feeds.get(feed)) {
-            Some(feed) => feed.acquire().await.ok(),
-            None => None,
-        };
-        let rack = self.rack.acquire().await.ok();
-        // Others may have failed while it waited for its place.
-        if queued {
-            self.may_begin(&node.name)?;
-        }
-        Ok(Turn { _rack: rack, _feed: feed })
+    }
+
+    /// Begins no other node until it is told to go on.
+    pub(super) fn pause(&self, paused: bool) {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner).paused = paused;
+        self.news.send_replace(());
     }
 
     fn may_begin(&self, node: &NodeName) -> Result<bool, String> {
         let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         match &progress.stopped {
             Some(why) => Err(why.clone()),
+            None if progress.paused => Ok(false),
             None => Ok(progress.open.is_empty() || progress.canaries.contains(node)),
         }
     }
@@ -109,6 +118,6 @@ impl Waves {
             progress.stopped.get_or_insert(format!("the canary {node} was cancelled"));
         }
         drop(progress);
-        self.ends.send_replace(());
+        self.news.send_replace(());
     }
 }

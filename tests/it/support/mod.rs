@@ -1,5 +1,7 @@
 //! An appliance for a test: the real binary on ports of its own, in a folder of its own, gone when dropped.
 
+pub(crate) mod simulated;
+
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};

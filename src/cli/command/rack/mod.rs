@@ -1,15 +1,15 @@
 //! `bedplate rack`: what a rack should be, what is there, what must happen, and making it so.
 
+mod follow;
 mod rehearse;
+mod watch;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
-
+use self::follow::follow;
 use self::rehearse::RehearseArgs;
+use self::watch::WatchArgs;
 use crate::bmc::{MemoryPins, PinFile};
 use crate::cli::command::bmc::known_bmcs;
 use crate::cli::exit::{CHANGES, CliError, DONE, Exit, FAILED, REFUSED, USAGE};
@@ -22,9 +22,6 @@ use crate::rack::spec::BmcAddress;
 use crate::rack::survey::{self, Survey};
 use crate::rack::{JobRequest, Plan, Spec, SpecError, Started, show};
 use crate::sys::clock;
-
-/// How long an appliance may be away while a job is followed: it is restarted, and the job goes on.
-const AWAY: Duration = Duration::from_secs(120);
 
 /// Bring racks to what their spec says.
 #[derive(Debug, clap::Args)]
@@ -54,7 +51,7 @@ enum Verb {
         /// Do it
         #[arg(long)]
         yes: bool,
-        /// Follow the job until it is over; exits with 1 when a node failed
+        /// Follow the job until it is over, with --output json as a stream of JSON lines; exits with 1 when a node failed
         #[arg(long)]
         wait: bool,
     },
@@ -62,8 +59,20 @@ enum Verb {
     Rehearse(RehearseArgs),
     /// Show where every node stands
     Status(Which),
+    /// Watch the rack: full-screen, with what is behind each node; as JSON lines with --output json
+    Watch(WatchArgs),
     /// List the last jobs
     Jobs,
+    /// Begin no other node of a job; those that were begun go on
+    Pause {
+        /// The job's id
+        job: JobId,
+    },
+    /// Let a paused job go on
+    Resume {
+        /// The job's id
+        job: JobId,
+    },
     /// End a job: nodes that wait are left alone, nodes that are being worked on are left safe
     Cancel {
         /// The job's id
@@ -97,13 +106,19 @@ pub async fn run(args: RackArgs, context: &Context) -> Result<Exit, CliError> {
         Verb::Rehearse(args) => rehearse::run(args, context).await,
         Verb::Status(which) => status(&which, context).await,
         Verb::Jobs => jobs(context).await,
-        Verb::Cancel { job } => {
-            let api = context.api()?;
-            let job: JobView = api.post_json(&format!("/api/v1/jobs/{job}/cancel"), &serde_json::json!({})).await?;
-            print_job(context, &job)?;
-            Ok(DONE)
-        }
+        Verb::Watch(args) => Box::pin(watch::run(args, context)).await,
+        Verb::Pause { job } => order(job, "pause", context).await,
+        Verb::Resume { job } => order(job, "resume", context).await,
+        Verb::Cancel { job } => order(job, "cancel", context).await,
     }
+}
+
+/// Tells the appliance what to do with a job.
+async fn order(job: JobId, what: &str, context: &Context) -> Result<Exit, CliError> {
+    let api = context.api()?;
+    let job: JobView = api.post_json(&format!("/api/v1/jobs/{job}/{what}"), &serde_json::json!({})).await?;
+    print_job(context, &job)?;
+    Ok(DONE)
 }
 
 fn read(which: &Which) -> Result<Spec, CliError> {
@@ -197,49 +212,19 @@ async fn apply(which: &Which, yes: bool, wait: bool, context: &Context) -> Resul
     }
     context.output.say(&format!("job {}", started.job));
     let job = follow(&api, started.job, context).await?;
-    print_job(context, &job)?;
-    Ok(if job.state == JobState::Done { DONE } else { FAILED })
-}
-
-/// Follows a job until it is over, with a line on standard error for each change.
-async fn follow(api: &ApiClient, id: JobId, context: &Context) -> Result<JobView, CliError> {
-    let mut said: BTreeMap<NodeName, String> = BTreeMap::new();
-    let mut away: Option<Instant> = None;
-    loop {
-        match api.get_json::<JobView>(&format!("/api/v1/jobs/{id}")).await {
-            Ok(job) => {
-                if away.take().is_some() {
-                    context.output.say("the appliance is back");
-                }
-                for node in &job.nodes {
-                    let line = show::node_line(node);
-                    if said.get(&node.node) != Some(&line) {
-                        context.output.say(&line);
-                        said.insert(node.node.clone(), line);
-                    }
-                }
-                if job.state != JobState::Running {
-                    return Ok(job);
-                }
-            }
-            Err(error) => {
-                if away.is_none() {
-                    context.output.say(&format!("the appliance does not answer ({}); waiting for it", error.message));
-                }
-                if away.get_or_insert_with(Instant::now).elapsed() > AWAY {
-                    let hint = "the job goes on when the appliance is started again; `bedplate rack status` shows it";
-                    return Err(CliError { hint: Some(hint.to_owned()), ..error });
-                }
-            }
-        }
-        sleep(Duration::from_secs(1)).await;
+    if !context.output.is_json() {
+        print_job(context, &job)?;
     }
+    Ok(if job.state == JobState::Done { DONE } else { FAILED })
 }
 
 fn print_job(context: &Context, job: &JobView) -> Result<(), CliError> {
     context.output.value(job, |job| {
         let columns = show::job(job, clock::now());
         let mut text = output::table(&columns.header, columns.rows);
+        if job.paused {
+            text.push_str(&format!("\npaused: no other node is begun until `bedplate rack resume {}`", job.id));
+        }
         for node in &job.unchanged {
             text.push_str(&format!("\n{node}: already as the spec says"));
         }
@@ -260,10 +245,10 @@ struct Status {
 async fn status(which: &Which, context: &Context) -> Result<Exit, CliError> {
     let spec = read(which)?;
     let api = context.api()?;
-    let jobs: Vec<JobView> = api.get_json("/api/v1/jobs").await?;
+    let jobs: Vec<JobView> = api.get_json(&format!("/api/v1/jobs?rack={}&limit=1", spec.name)).await?;
     let nodes: Vec<NodeRow> = api.get_json("/api/v1/nodes").await?;
     let wanted = |name: &NodeName| spec.node(name).is_some() && (which.only.is_empty() || which.only.contains(name));
-    let mut job = jobs.into_iter().find(|job| job.rack == spec.name);
+    let mut job = jobs.into_iter().next();
     if let Some(job) = &mut job {
         job.nodes.retain(|node| wanted(&node.node));
     }
@@ -293,6 +278,7 @@ async fn jobs(context: &Context) -> Result<Exit, CliError> {
     context.output.value(&jobs, |jobs| {
         let rows = jobs.iter().map(|job| {
             let state = serde_json::to_value(job.state).ok().and_then(|value| value.as_str().map(str::to_owned));
+            let state = if job.paused { Some("paused".to_owned()) } else { state };
             let nodes = job.nodes.len() + job.unchanged.len();
             vec![
                 job.id.to_string(),

@@ -1,0 +1,160 @@
+//! Watching a job on a simulated rack: the events of `rack apply --output json` tell each step of each node once and end with the job;
+//! a paused job begins no other node; the full screen, on a real pseudo-terminal, shows the rack, obeys its keys, and leaves the
+//! terminal as it was.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bedplate::sys::worker::Workers;
+use serde_json::Value;
+
+use crate::support::Server;
+use crate::support::simulated::{Nodes, PASSWORD, PASSWORD_ENV, appliance_with_images, rack, write_spec};
+
+/// All that one test needs; what it started ends with it.
+struct Scene {
+    server: Server,
+    spec: String,
+    runtime: tokio::runtime::Runtime,
+    workers: Option<Workers>,
+}
+
+impl Scene {
+    fn of(count: usize) -> Self {
+        bedplate::sys::wire::install_crypto();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let (nodes, workers) = (Arc::new(Nodes::default()), runtime.block_on(async { Workers::new() }));
+        let twins = runtime.block_on(rack(count, &nodes, &workers));
+        let server = appliance_with_images();
+        write_spec(&server, &twins, "os@1");
+        let spec = server.path("rack.toml").display().to_string();
+        Self { server, spec, runtime, workers: Some(workers) }
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if let Some(workers) = self.workers.take() {
+            self.runtime.block_on(workers.stop());
+        }
+    }
+}
+
+#[test]
+fn events_tell_each_step_once() {
+    let scene = Scene::of(3);
+    let told = scene.server.run(&["--output", "json", "rack", "apply", &scene.spec, "--yes", "--wait"]);
+    let events: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(events.iter().all(|event| event["version"] == 1 && event["job"] == events[0]["job"]), "{told}");
+    assert_eq!((&events[0]["event"], &events[0]["nodes"].as_array().unwrap().len()), (&"job-began".into(), &3));
+    let last = events.last().unwrap();
+    assert_eq!((&last["event"], &last["state"], &last["imaged"]), (&"job-ended".into(), &"done".into(), &3.into()));
+    for node in ["node-00", "node-01", "node-02"] {
+        let of = |kind: &str| events.iter().filter(|e| e["node"] == node && e["event"] == kind).collect::<Vec<_>>();
+        let steps: Vec<&str> = of("step").iter().map(|event| event["step"].as_str().unwrap()).collect();
+        let all = ["power-off", "insert-media", "boot-media", "power-on", "install", "wait-off", "eject-media"];
+        assert_eq!(steps, [&all[..], &["boot-disk", "start-disk", "boot"]].concat(), "{node}");
+        assert_eq!(of("node-ended")[0]["state"], "imaged");
+    }
+    // The job is over: the watch tells it again from its begin, and ends.
+    let again = scene.server.run(&["--output", "json", "rack", "watch", &scene.spec]);
+    assert_eq!(again.lines().count(), 1 + 3 * 11 + 1, "{again}");
+    let human = scene.server.program().args(["rack", "watch", &scene.spec]).output().unwrap();
+    assert!(human.status.success() && String::from_utf8_lossy(&human.stderr).contains("node-02: imaged"));
+}
+
+/// A program on a pseudo-terminal of its own.
+struct Terminal {
+    child: Child,
+}
+
+impl Terminal {
+    /// Starts `bedplate` with these arguments; what it shows goes to `screen`.
+    fn start(server: &Server, args: &str, screen: &Path) -> Self {
+        let program = env!("CARGO_BIN_EXE_bedplate");
+        let mut command = Command::new("script");
+        for (name, value) in server.program().get_envs() {
+            command.env(name, value.unwrap());
+        }
+        let line = format!("stty rows 24 cols 120; {program} {args}; echo ended $?; stty -a");
+        command.args(["-qefc", &line]).arg(screen).env("TERM", "xterm-256color").env(PASSWORD_ENV, PASSWORD);
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        Self { child }
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.child.stdin.as_mut().unwrap().write_all(keys.as_bytes()).unwrap();
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// What the screen has been given so far.
+fn given(screen: &Path) -> Vec<u8> {
+    let all = std::fs::read(screen).unwrap_or_default();
+    // `script` writes a line of its own first.
+    let start = all.iter().position(|byte| *byte == b'\n').map_or(all.len(), |end| end + 1);
+    all[start..].to_vec()
+}
+
+/// Waits until the screen shows this, and answers all that it shows.
+fn shows(screen: &Path, text: &str) -> String {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let mut parser = vt100::Parser::new(24.try_into().unwrap(), 120.try_into().unwrap(), 0);
+        parser.process(&given(screen));
+        let shown = parser.screen().contents();
+        if shown.contains(text) {
+            return shown;
+        }
+        assert!(Instant::now() < deadline, "{text:?} is not shown:\n{shown}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn the_full_screen_shows_the_rack_and_obeys_its_keys() {
+    let scene = Scene::of(3);
+    let screen = scene.server.path("screen");
+    let mut terminal = Terminal::start(&scene.server, &format!("rack watch {}", scene.spec), &screen);
+    shows(&screen, "no job yet");
+    let spec = std::fs::read_to_string(&scene.spec).unwrap().replace("parallel = 3", "parallel = 1");
+    std::fs::write(&scene.spec, spec).unwrap();
+    scene.server.run(&["rack", "apply", &scene.spec, "--yes"]);
+    shows(&screen, "install");
+    terminal.press("p");
+    shows(&screen, "paused: nodes that were begun go on");
+    // What was begun goes on, and no other is begun.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let job = scene.server.json(&["rack", "status", &scene.spec])["job"].clone();
+        assert_eq!(job["paused"], true, "{job:#}");
+        let count = |state: &str| job["nodes"].as_array().unwrap().iter().filter(|node| node["state"] == state).count();
+        assert!(count("queued") > 0, "{job:#}");
+        if count("queued") + count("imaged") == 3 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{job:#}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    terminal.press("p");
+    shows(&screen, "the job goes on");
+    terminal.press("i");
+    shows(&screen, "the light of node-00 is on");
+    terminal.press("/02\r");
+    shows(&screen, "(02)");
+    terminal.press("\r");
+    shows(&screen, "behind it");
+    shows(&screen, "serial: ");
+    terminal.press("q");
+    let shown = shows(&screen, " icanon");
+    assert!(shown.contains("ended 0") && !shown.contains("slot"), "the terminal was not given back:\n{shown}");
+}
