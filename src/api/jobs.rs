@@ -1,8 +1,11 @@
 //! Jobs: begun, watched, paused, cancelled.
 
+use std::collections::BTreeMap;
+
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::ApiState;
 use super::endpoint::{Content, Endpoint, Who};
@@ -31,6 +34,12 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         Endpoint::get("/api/v1/jobs/{job}", Who::Admin, job)
             .about("One job and its nodes.")
             .gives(Content::Json("JobView"))
+            .refuses(&[404]),
+        Endpoint::get("/api/v1/jobs/{job}/nodes/{node}/evidence", Who::Admin, evidence)
+            .about(
+                "What was kept of a node that failed: the task, the last requests to its BMC, and what the BMC showed.",
+            )
+            .gives(Content::Json("Evidence"))
             .refuses(&[404]),
         Endpoint::post("/api/v1/jobs/{job}/pause", Who::Admin, pause)
             .about("Pauses a job: nodes that were begun go on, no other is begun.")
@@ -74,6 +83,20 @@ async fn apply(
 
 async fn job(State(state): State<ApiState>, Path(job): Path<String>) -> ApiResult<Json<JobView>> {
     Ok(Json(state.conductor().job(parse(&job)?).await?))
+}
+
+async fn evidence(
+    State(state): State<ApiState>,
+    Path((job, node)): Path<(String, String)>,
+) -> ApiResult<Json<BTreeMap<String, Value>>> {
+    let (job, node) = (parse(&job)?, parse(&node)?);
+    let found = state.conductor().evidence(job, &node).await?;
+    found.map(Json).ok_or_else(|| {
+        ApiError::not_found(
+            format!("nothing is kept of node {node} in job {job}"),
+            "evidence is kept of nodes that fail, for the last 200 jobs with failures",
+        )
+    })
 }
 
 async fn pause(State(state): State<ApiState>, Path(job): Path<String>) -> ApiResult<Json<JobView>> {

@@ -2,7 +2,7 @@
 //! and what of the answer is believed. Everything that reaches a BMC passes through [`Exchange::carry`].
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use super::payload::Upload;
 use super::quirk::{self, Quirks};
 use super::recorded::Folder;
 use super::session::{Login, Session};
+use super::trace::Trace;
 use super::wire::Wire;
 use super::words::{Words, quote};
 use super::{BmcError, Timing};
@@ -109,6 +110,7 @@ pub(super) struct Exchange {
     etags: Mutex<BTreeMap<String, String>>,
     quirks: Mutex<Quirks>,
     timing: Timing,
+    trace: Arc<Trace>,
 }
 
 impl Exchange {
@@ -119,8 +121,9 @@ impl Exchange {
         session: Session,
         timing: Timing,
         quirks: Quirks,
+        trace: Arc<Trace>,
     ) -> Self {
-        Self { bmc, origin, source, session, etags: Mutex::default(), quirks: Mutex::new(quirks), timing }
+        Self { bmc, origin, source, session, etags: Mutex::default(), quirks: Mutex::new(quirks), timing, trace }
     }
 
     /// Tells what kind of BMC this is, once that is known.
@@ -296,6 +299,13 @@ impl Exchange {
             Source::Folder(folder) => return folder.answer(ask).await,
             Source::Wire(wire) => wire,
         };
+        let sent = Instant::now();
+        let answer = self.send_over(wire, ask, extra).await;
+        self.trace.note(ask, &answer, sent.elapsed());
+        answer
+    }
+
+    async fn send_over(&self, wire: &Wire, ask: &Ask, extra: HeaderMap) -> Result<Answer, BmcError> {
         let lines = wire.lines();
         let _free = lines.free().await;
         let limit = match &ask.body {
@@ -529,7 +539,7 @@ fn is_plain(link: &str) -> bool {
 }
 
 /// A request's body as the audit log may show it.
-fn veil(mut value: Value) -> Value {
+pub(super) fn veil(mut value: Value) -> Value {
     if let Value::Object(map) = &mut value {
         for (key, value) in map.iter_mut() {
             let key = key.to_ascii_lowercase();

@@ -21,6 +21,7 @@ use url::Url;
 
 use super::BmcError;
 use super::exchange::{Ask, Exchange};
+use super::trace::{Trace, Traced};
 use super::wire::Lines;
 use crate::sys::entropy;
 use crate::sys::wire::{Patience, Tls, serve};
@@ -34,6 +35,8 @@ pub(super) const FAULT: &str = "bedplate.fault";
 const REQUEST_MAX: usize = 1024 * 1024;
 /// Errors that wait to be fetched; more than requests can be under way.
 const FAULTS_MAX: usize = 8192;
+/// BMCs whose last requests are kept while nobody talks to them.
+const TRACES_MAX: usize = 1024;
 /// Longer than anything that the gateway waits for: the gateway's limits are the ones that count.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
@@ -48,6 +51,8 @@ pub struct Gateway {
     next: AtomicU64,
     /// Connections, by whom they lead to.
     lines: Mutex<BTreeMap<String, Weak<Lines>>>,
+    /// The last requests to each BMC, by its name.
+    traces: Mutex<BTreeMap<String, Arc<Trace>>>,
     workers: Workers,
 }
 
@@ -96,6 +101,7 @@ impl Gateway {
             rooms,
             next: AtomicU64::new(1),
             lines: Mutex::default(),
+            traces: Mutex::default(),
             workers,
         }))
     }
@@ -110,6 +116,22 @@ impl Gateway {
         let lines = Arc::new(Lines::new());
         all.insert(name.to_owned(), Arc::downgrade(&lines));
         lines
+    }
+
+    /// The last requests to a BMC, kept also while nobody talks to it.
+    pub(super) fn trace(&self, bmc: &str) -> Arc<Trace> {
+        let mut all = self.traces.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= TRACES_MAX && !all.contains_key(bmc) {
+            all.retain(|_, trace| Arc::strong_count(trace) > 1);
+        }
+        all.entry(bmc.to_owned()).or_default().clone()
+    }
+
+    /// The last requests to the BMC at this address (`host:port`), oldest first.
+    #[must_use]
+    pub fn traced(&self, bmc: &str) -> Vec<Traced> {
+        let all = self.traces.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(bmc).map(|trace| trace.all()).unwrap_or_default()
     }
 
     /// Gives a BMC a room.

@@ -199,6 +199,12 @@ impl Bmc {
         Ok(inserted.map(|slot| slot.image.unwrap_or_default()))
     }
 
+    /// Each slot as it is now: where it is, and what is in it.
+    pub(super) async fn shown_media(&self) -> Result<Vec<Value>, BmcError> {
+        let shown = |slot: Slot| json!({ "slot": slot.link, "inserted": slot.inserted, "image": slot.image });
+        Ok(self.slots().await?.into_iter().map(shown).collect())
+    }
+
     async fn slot(&self, link: &str) -> Result<Slot, BmcError> {
         let document: Value = self.client.get(link).await?;
         Ok(Slot::read(link, &document, self.quirks))

@@ -9,6 +9,7 @@ mod card;
 mod client;
 mod error;
 mod event;
+mod evidence;
 mod exchange;
 mod fact;
 mod firmware;
@@ -32,6 +33,7 @@ mod session;
 mod sweep;
 mod target;
 mod task;
+mod trace;
 pub mod twin;
 mod wire;
 mod words;
@@ -64,6 +66,7 @@ pub use record::Recording;
 pub use secure_boot::SecureBoot;
 pub use target::{Address, Credentials, Target};
 pub use task::{Task, TaskState};
+pub use trace::Traced;
 
 use client::Client;
 use exchange::{Exchange, NOTE, Source};
@@ -379,13 +382,15 @@ fn open(target: &Target, pins: Arc<dyn Pins>, timing: Timing, gateway: &Gateway)
             let wire = Wire::new(url, target.pin, pins.clone(), timing.clone(), gateway)?;
             let session = Session::new(target.credentials.clone(), pins);
             let name = wire.name().to_owned();
-            Ok(Exchange::new(name, url.clone(), Source::Wire(Box::new(wire)), session, timing, quirks))
+            let trace = gateway.trace(&name);
+            Ok(Exchange::new(name, url.clone(), Source::Wire(Box::new(wire)), session, timing, quirks, trace))
         }
         Address::Folder(path) => {
             let folder = Folder::open(path)?;
             let origin = Url::parse("http://recorded.invalid/").expect("a constant URL is valid");
             let name = path.display().to_string();
-            Ok(Exchange::new(name, origin, Source::Folder(folder), Session::new(None, pins), timing, quirks))
+            let session = Session::new(None, pins);
+            Ok(Exchange::new(name, origin, Source::Folder(folder), session, timing, quirks, Arc::default()))
         }
     }
 }

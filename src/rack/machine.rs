@@ -1,7 +1,10 @@
 //! The seam behind which a machine's BMC sits: what a rack needs of one, and no more. Doubles for tests stand here.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::job::{Fault, MachineId};
 use crate::rack::NodeSpec;
@@ -134,6 +137,12 @@ pub trait Machine: Send + Sync {
 pub trait Machines: Send + Sync {
     /// The machine of that node.
     async fn connect(&self, node: &NodeSpec) -> Result<Box<dyn Machine>, MachineError>;
+
+    /// What helps to find out why a node failed, by name: what its BMC shows now, and the last requests to it. What cannot be read is
+    /// told under `not-read`.
+    async fn evidence(&self, _node: &NodeSpec) -> BTreeMap<String, Value> {
+        BTreeMap::new()
+    }
 
     /// Ends the sessions that a killed process left open at the node's BMC, which is only talked to if there are any.
     async fn end_left_sessions(&self, _node: &NodeSpec) -> Result<(), MachineError> {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use crate::bmc::{
@@ -69,15 +70,33 @@ impl RedfishMachines {
 #[async_trait]
 impl Machines for RedfishMachines {
     async fn connect(&self, node: &NodeSpec) -> Result<Box<dyn Machine>, MachineError> {
-        let address: Address = node.bmc.to_string().parse().map_err(|error| machine_error(&error))?;
-        let credentials = match (&node.bmc, &node.login) {
-            (BmcAddress::Url(_), Some(login)) => Some(credentials(login)?),
-            _ => None,
-        };
-        let target =
-            Target { address, system: node.system.clone(), credentials, pin: node.pin, without: Facts::default() };
+        let target = target(node)?;
         let bmc = self.met.connect(&node.name, &target, self.pins.clone(), Timing::default()).await;
         Ok(Box::new(bmc.map_err(|error| machine_error(&error))?))
+    }
+
+    async fn evidence(&self, node: &NodeSpec) -> BTreeMap<String, Value> {
+        let target = target(node);
+        let bmc = match &target {
+            Ok(target) => {
+                let bmc = self.met.connect(&node.name, target, self.pins.clone(), Timing::default()).await;
+                bmc.map_err(|error| error.to_string())
+            }
+            Err(error) => Err(error.message.clone()),
+        };
+        let mut found = match bmc {
+            Ok(bmc) => {
+                let found = bmc.evidence().await;
+                bmc.close().await;
+                found
+            }
+            Err(why) => [("not-read".to_owned(), json!([why]))].into(),
+        };
+        let authority = target.ok().and_then(|target| target.address.authority());
+        if let (Some(gateway), Some(authority)) = (self.met.gateway.get(), authority) {
+            found.insert("requests".to_owned(), json!(gateway.traced(&authority)));
+        }
+        found
     }
 
     async fn end_left_sessions(&self, node: &NodeSpec) -> Result<(), MachineError> {
@@ -89,6 +108,15 @@ impl Machines for RedfishMachines {
         }
         Ok(())
     }
+}
+
+fn target(node: &NodeSpec) -> Result<Target, MachineError> {
+    let address: Address = node.bmc.to_string().parse().map_err(|error| machine_error(&error))?;
+    let credentials = match (&node.bmc, &node.login) {
+        (BmcAddress::Url(_), Some(login)) => Some(credentials(login)?),
+        _ => None,
+    };
+    Ok(Target { address, system: node.system.clone(), credentials, pin: node.pin, without: Facts::default() })
 }
 
 fn credentials(login: &Login) -> Result<Credentials, MachineError> {

@@ -66,6 +66,33 @@ fn events_tell_each_step_once() {
     assert!(human.status.success() && String::from_utf8_lossy(&human.stderr).contains("node-02: imaged"));
 }
 
+#[test]
+fn what_is_known_of_a_failed_node_is_kept() {
+    let scene = Scene::of(1);
+    let spec = std::fs::read_to_string(&scene.spec).unwrap();
+    std::fs::write(&scene.spec, format!("{spec}[timeouts]\ninstall = \"100ms\"\n")).unwrap();
+    let told =
+        scene.server.program().args(["--output", "json", "rack", "apply", &scene.spec, "--yes", "--wait"]).output();
+    let told = String::from_utf8(told.unwrap().stdout).unwrap();
+    let last: Value = serde_json::from_str(told.lines().last().unwrap()).unwrap();
+    assert_eq!((&last["event"], &last["failed"]), (&"job-ended".into(), &1.into()), "{told}");
+    let job = last["job"].as_str().unwrap();
+    let into = scene.server.path("evidence");
+    let files = scene.server.run(&["rack", "evidence", job, "node-00", "--into", into.to_str().unwrap()]);
+    assert_eq!(files.lines().count(), 6, "{files}");
+    let read = |name: &str| std::fs::read_to_string(into.join(name)).unwrap();
+    let requests: Value = serde_json::from_str(&read("requests.json")).unwrap();
+    let reset =
+        |row: &Value| row["request"].as_str().unwrap().ends_with("ComputerSystem.Reset") && row["outcome"] == "204";
+    assert!(requests.as_array().unwrap().iter().any(reset), "{requests:#}");
+    let system: Value = serde_json::from_str(&read("system.json")).unwrap();
+    assert_eq!(system["PowerState"], "On", "what it was like when it failed");
+    let all: String = ["requests.json", "task.json", "system.json", "media.json"].map(read).concat();
+    assert!(!all.contains(PASSWORD), "a password was written down");
+    let nothing = scene.server.program().args(["rack", "evidence", job, "node-07"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&nothing.stderr).contains("nothing is kept of node node-07"));
+}
+
 /// A program on a pseudo-terminal of its own.
 struct Terminal {
     child: Child,

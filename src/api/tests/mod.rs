@@ -51,6 +51,7 @@ impl Door {
             media_url: "http://127.0.0.1:9100".into(),
             certificate_pin: ShownPin::new([0xab; 32]),
             pace: Pace::default(),
+            evidence: None,
         };
         let conductor = Conductor::new(meta.clone(), Arc::new(catalogue.clone()), machines, &workers, desk);
         conductor.resume_all().await.unwrap();

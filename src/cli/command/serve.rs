@@ -322,6 +322,7 @@ impl Appliance {
                 media_url: format!("http://{advertise}"),
                 certificate_pin: identity.shown_pin(),
                 pace: Pace::default(),
+                evidence: Some(settings.data.join("evidence")),
             },
         );
         let s3 = S3Config { domains: settings.s3_domains.clone(), body_patience: settings.body_timeout };

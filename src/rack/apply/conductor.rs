@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -16,6 +17,7 @@ use crate::job::{Hands as _, JobError, JobView, Journal, NodeView, Step};
 use crate::meta::Meta;
 use crate::model::{ImageRef, JobId, NodeName};
 use crate::rack::apply::error::RackError;
+use crate::rack::apply::evidence::EvidenceRoom;
 use crate::rack::apply::hands::{RackHands, Waiting};
 use crate::rack::apply::live::{Live, LiveTasks};
 use crate::rack::apply::waves::Waves;
@@ -249,6 +251,7 @@ impl Conductor {
                 live: live.clone(),
                 machine: None,
                 waiting: Waiting::default(),
+                evidence: self.evidence_room(),
             };
             let drive = Drive {
                 journal: self.journal().clone(),
@@ -351,6 +354,16 @@ impl Conductor {
     /// What is known of every node, over all jobs.
     pub async fn nodes(&self) -> Result<Vec<NodeRow>, RackError> {
         self.journal().nodes().await.map_err(RackError::Job)
+    }
+
+    fn evidence_room(&self) -> Option<EvidenceRoom> {
+        self.desk().evidence.clone().map(EvidenceRoom)
+    }
+
+    /// What was kept of a failed node, by name; none where nothing is.
+    pub async fn evidence(&self, job: JobId, node: &NodeName) -> Result<Option<BTreeMap<String, Value>>, RackError> {
+        let Some(room) = self.evidence_room() else { return Ok(None) };
+        room.read(job, node).await.map_err(RackError::Evidence)
     }
 
     /// Pauses a job, or lets it go on: nodes that were begun go on all the same, and while it is paused no other is begun, not by an

@@ -82,11 +82,14 @@ pub(super) struct Room {
     workers: Workers,
     /// Verbs until the appliance dies, and the fuse that kills it.
     bomb: Arc<Mutex<Option<Bomb>>>,
+    /// Where the evidence of failed nodes is kept.
+    pub(super) evidence: Arc<tempfile::TempDir>,
 }
 
 impl Room {
     pub(super) fn new() -> Self {
-        Self { metals: Arc::default(), desk: Arc::default(), workers: Workers::new(), bomb: Arc::default() }
+        let evidence = Arc::new(tempfile::tempdir().unwrap());
+        Self { metals: Arc::default(), desk: Arc::default(), workers: Workers::new(), bomb: Arc::default(), evidence }
     }
 
     pub(super) fn add(&self, node: &str, odd: Oddity) {
@@ -391,6 +394,11 @@ impl Machines for Room {
             Some(kind) => Err(error(kind, false)),
             None => Ok(Box::new(Handle { room: self.clone(), node: node.name.to_string() })),
         }
+    }
+
+    async fn evidence(&self, node: &NodeSpec) -> BTreeMap<String, serde_json::Value> {
+        let verbs = self.with(node.name.as_str(), |metal| metal.verbs.clone());
+        [("requests".to_owned(), serde_json::json!(verbs))].into()
     }
 }
 

@@ -22,6 +22,9 @@ pub enum RackError {
     /// The catalogue of images failed.
     #[error("the catalogue of images cannot be read")]
     Images(#[source] BoxError),
+    /// What was kept of a failed node cannot be read.
+    #[error("what was kept of a failed node cannot be read")]
+    Evidence(#[source] std::io::Error),
 }
 
 fn problems_text(problems: &[(NodeName, Problem)]) -> String {
@@ -50,7 +53,7 @@ impl RackError {
             Self::Job(JobError::Busy { .. }) => "busy",
             Self::Job(JobError::NoSuchJob(_) | JobError::NoSuchTask { .. }) => "no-such-job",
             Self::Job(JobError::Refused(_)) => "conflict",
-            Self::Job(_) | Self::Images(_) => "internal",
+            Self::Job(_) | Self::Images(_) | Self::Evidence(_) => "internal",
         }
     }
 
@@ -69,7 +72,7 @@ impl RackError {
             Self::Job(JobError::NoSuchJob(_) | JobError::NoSuchTask { .. }) => {
                 "GET /api/v1/jobs lists the jobs".to_owned()
             }
-            Self::Job(_) | Self::Images(_) => "see the appliance's log".to_owned(),
+            Self::Job(_) | Self::Images(_) | Self::Evidence(_) => "see the appliance's log".to_owned(),
         }
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::job::token::{TokenKind, derive};
 use crate::job::{Fault, Hands, Outcome, Step, StepError, TaskRow};
 use crate::rack::apply::Pace;
+use crate::rack::apply::evidence::EvidenceRoom;
 use crate::rack::apply::live::Live;
 use crate::rack::apply::tidy::end_left;
 use crate::rack::machine::{BootFrom, Machine, MachineError, Machines, Power};
@@ -17,6 +18,8 @@ use crate::rack::spec::{NodeSpec, Timeouts};
 
 /// How often the time between two looks is doubled at most.
 const LOOKS_GROW: u32 = 3;
+/// Time for reading what a failed machine's BMC shows.
+const EVIDENCE_LIMIT: Duration = Duration::from_secs(40);
 /// Time for all that leaves a failed machine safe.
 const SAFE_LIMIT: Duration = Duration::from_secs(180);
 
@@ -30,6 +33,7 @@ pub(super) struct RackHands {
     pub(super) live: Arc<Live>,
     pub(super) machine: Option<Box<dyn Machine>>,
     pub(super) waiting: Waiting,
+    pub(super) evidence: Option<EvidenceRoom>,
 }
 
 /// Since when the present wait goes on, in this process.
@@ -97,6 +101,9 @@ impl Hands for RackHands {
 
     async fn make_safe(&mut self, task: &TaskRow) -> Vec<String> {
         let mut undone = Vec::new();
+        if task.error.is_some() {
+            undone.extend(self.keep_evidence(task).await);
+        }
         let all = self.try_to_make_safe(task, &mut undone);
         if tokio::time::timeout(SAFE_LIMIT, all).await.is_err() {
             undone.push(format!("the BMC took more than {} s to leave the node safe", SAFE_LIMIT.as_secs()));
@@ -261,6 +268,19 @@ impl RackHands {
             return Ok(Outcome::Back { step: Step::WaitOff, why });
         }
         Ok(Outcome::Wait(self.pace.watch.min(self.timeouts.boot)))
+    }
+
+    /// Keeps what tells why the node failed, while it still shows; answers where.
+    async fn keep_evidence(&self, task: &TaskRow) -> Option<String> {
+        let room = self.evidence.as_ref()?;
+        let found = tokio::time::timeout(EVIDENCE_LIMIT, self.machines.evidence(&self.node)).await;
+        match room.keep(task, found.unwrap_or_default()).await {
+            Ok(folder) => Some(format!("what is known of it is in {}", folder.display())),
+            Err(error) => {
+                tracing::warn!(job = %task.job, node = %task.node, %error, "the evidence of a failed node could not be kept");
+                None
+            }
+        }
     }
 
     async fn try_to_make_safe(&mut self, task: &TaskRow, undone: &mut Vec<String>) {

@@ -5,6 +5,7 @@ mod conductor;
 #[cfg(test)]
 mod double;
 mod error;
+mod evidence;
 mod hands;
 mod live;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod waves;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::job::retry::Backoff;
@@ -38,6 +40,8 @@ pub struct ConductorConfig {
     pub certificate_pin: ShownPin,
     /// How often to look.
     pub pace: Pace,
+    /// Where the evidence of failed nodes is kept; nowhere if none.
+    pub evidence: Option<PathBuf>,
 }
 
 /// How often to look at a machine that something is awaited of.

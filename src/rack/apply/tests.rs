@@ -66,6 +66,7 @@ fn conductor(room: &Room, meta: Arc<Fuse>, workers: &Workers) -> Conductor {
         media_url: "http://media".to_owned(),
         certificate_pin: crate::sys::wire::ShownPin::new([0xab; 32]),
         pace,
+        evidence: Some(room.evidence.path().to_owned()),
     };
     let conductor = Conductor::new(meta, Arc::new(OneVersion), Arc::new(room.clone()), workers, desk);
     *room.desk.lock().unwrap() = Some(conductor.clone());
@@ -272,6 +273,11 @@ async fn fails_with_a_cause_and_leaves_the_node_safe() {
             assert_eq!(metal.on, on, "{odd:?} {:?}", metal.verbs);
             assert_eq!((&metal.media, metal.led), (&None, odd.flaky == 0), "{odd:?}");
         });
+        let kept = world.conductor.evidence(view.id, &name("n1")).await.unwrap().unwrap();
+        assert!(kept["requests"].is_array() && kept["task"]["error"].is_object(), "{odd:?}: {kept:?}");
+        assert!(kept["task"]["secret"].is_null(), "what tokens are made from was written down");
+        assert!(failed.notes.iter().any(|note| note.contains("what is known of it is in")), "{failed:#?}");
+        assert!(world.conductor.evidence(view.id, &name("n2")).await.unwrap().is_none());
         let row = world.conductor.journal().node("rack", &name("n1")).await.unwrap().unwrap();
         assert!(row.holds.is_none() && row.quarantine.unwrap().cause.message.contains(cause), "{odd:?}");
         // Mended, it is imaged by the next job, and no longer set aside.

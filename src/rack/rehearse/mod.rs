@@ -244,6 +244,7 @@ fn desk(script: &Script) -> ConductorConfig {
         media_url: MEDIA.to_owned(),
         certificate_pin: ShownPin::new([0; 32]),
         pace,
+        evidence: None,
     }
 }
 

@@ -4,6 +4,7 @@ mod follow;
 mod rehearse;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -73,6 +74,16 @@ enum Verb {
         /// The job's id
         job: JobId,
     },
+    /// Fetch what was kept of a node that failed: the last requests to its BMC, its log, its health
+    Evidence {
+        /// The job's id
+        job: JobId,
+        /// The node
+        node: NodeName,
+        /// The folder to write it to [default: JOB-NODE]
+        #[arg(long, value_name = "DIR")]
+        into: Option<PathBuf>,
+    },
     /// End a job: nodes that wait are left alone, nodes that are being worked on are left safe
     Cancel {
         /// The job's id
@@ -107,10 +118,36 @@ pub async fn run(args: RackArgs, context: &Context) -> Result<Exit, CliError> {
         Verb::Status(which) => status(&which, context).await,
         Verb::Jobs => jobs(context).await,
         Verb::Watch(args) => Box::pin(watch::run(args, context)).await,
+        Verb::Evidence { job, node, into } => evidence(job, &node, into, context).await,
         Verb::Pause { job } => order(job, "pause", context).await,
         Verb::Resume { job } => order(job, "resume", context).await,
         Verb::Cancel { job } => order(job, "cancel", context).await,
     }
+}
+
+/// Fetches what was kept of a failed node: into a folder, or as one JSON value.
+async fn evidence(job: JobId, node: &NodeName, into: Option<PathBuf>, context: &Context) -> Result<Exit, CliError> {
+    let path = format!("/api/v1/jobs/{job}/nodes/{node}/evidence");
+    let found: BTreeMap<String, serde_json::Value> = context.api()?.get_json(&path).await?;
+    if context.output.is_json() {
+        context.output.value(&found, |_| String::new())?;
+        return Ok(DONE);
+    }
+    let folder = into.unwrap_or_else(|| PathBuf::from(format!("{job}-{node}")));
+    let failed = |error: std::io::Error| CliError::because(format!("write to {}", folder.display()), &error);
+    std::fs::create_dir_all(&folder).map_err(failed)?;
+    let mut lines = vec![];
+    for (name, value) in &found {
+        // Names come from the appliance: a file of this folder, or none.
+        let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+        if plain {
+            let file = folder.join(format!("{name}.json"));
+            std::fs::write(&file, serde_json::to_vec_pretty(value)?).map_err(failed)?;
+            lines.push(file.display().to_string());
+        }
+    }
+    context.output.data(&lines.join("\n"))?;
+    Ok(DONE)
 }
 
 /// Tells the appliance what to do with a job.
