@@ -6,6 +6,7 @@
 pub mod apply;
 pub mod check;
 pub mod event;
+pub mod import;
 pub mod machine;
 pub mod plan;
 pub mod redfish;

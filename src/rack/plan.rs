@@ -21,6 +21,9 @@ const WRITE_RATE: u64 = 500_000_000;
 /// Power cycles of a node that is imaged: once into the agent, once into the installed system.
 pub const REBOOTS: u32 = 2;
 
+/// The kind of a [`Problem`]: the BMC answers for another machine than the one that the spec means.
+const WRONG_MACHINE: &str = "wrong-machine";
+
 /// What the catalogue knows of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageFacts {
@@ -71,7 +74,7 @@ pub struct NodePlan {
 /// Why a node cannot be worked on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// A stable name of the kind: a BMC's error kind, `ambiguous-disk`, `no-such-image`.
+    /// A stable name of the kind: a BMC's error kind, `wrong-machine`, `ambiguous-disk`, `no-such-image`.
     pub kind: String,
     /// What is wrong.
     pub message: String,
@@ -83,7 +86,7 @@ impl Problem {
     /// Whether going on would be unsafe, rather than merely impossible.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        matches!(self.kind.as_str(), PIN_CHANGED | "ambiguous-disk")
+        matches!(self.kind.as_str(), PIN_CHANGED | WRONG_MACHINE | "ambiguous-disk")
     }
 }
 
@@ -168,6 +171,9 @@ fn problem(node: &NodeSpec, seen: Option<&SurveyNode>, image: Option<&ImageFacts
             hint: error.hint.clone(),
         });
     }
+    if let Some(problem) = seen.found.as_ref().and_then(|found| wrong_machine(node, found)) {
+        return Some(problem);
+    }
     if let Some(problem) = seen.disk.as_ref().and_then(|verdict| disk_problem(node, verdict)) {
         return Some(problem);
     }
@@ -175,6 +181,21 @@ fn problem(node: &NodeSpec, seen: Option<&SurveyNode>, image: Option<&ImageFacts
         kind: "no-such-image".to_owned(),
         message: format!("{} is to get {}, which is not in the catalogue", node.name, node.image),
         hint: format!("import it with `bedplate image import {} FILE`, or correct the spec", node.image),
+    })
+}
+
+/// The BMC answers for another machine than the one that the spec means: cables or addresses are swapped.
+fn wrong_machine(node: &NodeSpec, found: &Found) -> Option<Problem> {
+    let wanted = node.serial.as_ref()?;
+    let same = |seen: &String| seen.trim().eq_ignore_ascii_case(wanted);
+    if found.serial.as_ref().is_some_and(same) {
+        return None;
+    }
+    let seen = found.serial.as_deref().map_or("tells no serial number".to_owned(), |seen| format!("is {seen}"));
+    Some(Problem {
+        kind: WRONG_MACHINE.to_owned(),
+        message: format!("{} is to be the machine {wanted}, and the one behind {} {seen}", node.name, node.bmc),
+        hint: "look for swapped cables or addresses, and correct the node's bmc or serial in the spec".to_owned(),
     })
 }
 
@@ -354,6 +375,23 @@ mod tests {
             assert_eq!((problem.kind.as_str(), problem.is_refusal()), (kind, refusal));
             assert!(problem.message.contains("n1") && !problem.hint.is_empty(), "{problem:?}");
             assert_eq!((plan.changes, plan.nodes[0].steps.len()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn another_machine_than_the_one_that_is_meant_is_refused() {
+        let mut node = spec().nodes[0].clone();
+        node.serial = Some("5ABCD01".to_owned());
+        for (serial, refused) in
+            [(Some("5ABCD01"), false), (Some(" 5abcd01 "), false), (Some("5ABCD02"), true), (None, true)]
+        {
+            let mut survey = seen("u1");
+            survey.nodes[0].found.as_mut().unwrap().serial = serial.map(str::to_owned);
+            let image = ImageFacts { image: node.image.clone(), bytes: 1, root_digest: Digest([2; 32]) };
+            let problem = problem(&node, survey.nodes.first(), Some(&image));
+            let kind = problem.as_ref().map(|problem| problem.kind.as_str());
+            assert_eq!(kind, refused.then_some(WRONG_MACHINE), "{serial:?}: {problem:?}");
+            assert!(problem.is_none_or(|problem| problem.is_refusal() && problem.message.contains("5ABCD01")));
         }
     }
 

@@ -46,6 +46,9 @@ fn mistakes_in_a_spec() {
         ("unknown key in a disk", format!("{TOP}{NODE}disk = {{ serail = \"x\" }}\n")),
         ("password in the spec", format!("{TOP}{NODE}username = \"a\"\npassword = \"hunter2\"\n")),
         ("wrong type", format!("{TOP}{NODE}slot = \"twelve\"\n")),
+        ("no such role", format!("{TOP}{NODE}role = \"gpu\"\n[role.storage]\nimage = \"os@2\"\n")),
+        ("unknown key in a role", format!("{TOP}{NODE}[role.gpu]\nimages = \"os@2\"\n")),
+        ("no role at all", format!("{TOP}{NODE}role = \"gpu\"\n")),
         ("no name", NODE.to_owned()),
         ("no node", TOP.to_owned()),
         ("no bmc", format!("{TOP}[[node]]\nname = \"n1\"\n")),
@@ -87,6 +90,33 @@ fn two_systems_of_one_bmc_are_two_nodes() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("there is no node n3 in the spec; it has n1, n2"), "{said}");
+}
+
+#[test]
+fn a_list_becomes_a_spec_and_files_of_passwords() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = TempDir::new().unwrap();
+    let list = "Serial Number,BMC MAC,BMC IP,Rack Unit,Password\nS1,aa:bb,10.0.0.1,1,one\nS2,aa:bc,10.0.0.2,2,two\n";
+    std::fs::write(folder.path().join("row-7.csv"), list).unwrap();
+    let args = ["import", "row-7.csv", "--image", "os@1"];
+    let output = rack(folder.path(), &args);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(told.contains("row-7.toml: 2 nodes; 2 passwords in ./bmc-passwords/"), "{told}");
+    let password = folder.path().join("bmc-passwords/row-7-02");
+    assert_eq!(std::fs::read_to_string(&password).unwrap(), "two\n");
+    assert_eq!(password.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let spec = std::fs::read_to_string(folder.path().join("row-7.toml")).unwrap();
+    assert!(spec.contains("serial = \"S2\"") && !spec.contains("two"), "{spec}");
+    let again = rack(folder.path(), &args);
+    assert!(String::from_utf8(again.stderr).unwrap().contains("row-7.toml exists already"));
+    // A spec that is made anew finds its passwords; another list's are not overwritten.
+    let other = [&args[..], &["--into", "other.toml"]].concat();
+    assert!(rack(folder.path(), &other).status.success());
+    std::fs::write(folder.path().join("row-7.csv"), list.replace("two", "three")).unwrap();
+    let third = rack(folder.path(), &[&args[..], &["--into", "third.toml"]].concat());
+    assert!(String::from_utf8(third.stderr).unwrap().contains("holds another password"));
+    assert!(!folder.path().join("third.toml").exists());
 }
 
 #[test]

@@ -96,7 +96,7 @@ fn identity(node: &NodeSpec) -> Identity {
     Identity {
         username: USERNAME.to_owned(),
         password: PASSWORD.to_owned(),
-        serial: format!("TWIN-{}", &digest[..12].to_uppercase()),
+        serial: node.serial.clone().unwrap_or_else(|| format!("TWIN-{}", &digest[..12].to_uppercase())),
         uuid: format!(
             "{}-{}-4{}-8{}-{}",
             &digest[..8],

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::format::order::{DiskSelector, Wipe};
 use crate::model::{ByteSize, ImageRef, NodeName};
 use crate::rack::spec::keys::Lines;
-use crate::rack::spec::raw::{RawLogin, RawNode, RawSpec, RawTimeouts};
+use crate::rack::spec::raw::{RawLogin, RawNode, RawRole, RawSpec, RawTimeouts};
 use crate::rack::spec::{BmcAddress, Login, NODES_MAX, NodeSpec, PasswordSource, Spec, SpecError, Timeouts};
 
 /// Nodes that are worked on at a time unless the spec says otherwise: a whole rack.
@@ -99,9 +99,14 @@ fn checked_node(node: &RawNode, raw: &RawSpec, places: &Places<'_>, place: &str)
     let bmc = node.bmc.as_deref().ok_or_else(|| {
         mistake("it has no BMC; write bmc = \"https://ADDRESS\", or the folder of a recorded tree".to_owned())
     })?;
-    let image = node.image.as_deref().or(raw.image.as_deref()).ok_or_else(|| {
+    let none = RawRole::default();
+    let role = match node.role.as_deref() {
+        None => &none,
+        Some(name) => raw.role.get(name).ok_or_else(|| mistake(no_role(name, raw)))?,
+    };
+    let image = node.image.as_deref().or(role.image.as_deref()).or(raw.image.as_deref()).ok_or_else(|| {
         mistake(
-            "it has no image; write image = \"NAME@VERSION\" at the top of the spec for all nodes, or in this node"
+            "it has no image; write image = \"NAME@VERSION\" at the top of the spec for all nodes, in its role, or in this node"
                 .to_owned(),
         )
     })?;
@@ -114,15 +119,20 @@ fn checked_node(node: &RawNode, raw: &RawSpec, places: &Places<'_>, place: &str)
     if feed == Some("") {
         return Err(mistake("feed = \"\" names no power feed; leave it out, or name it, as in \"A\"".to_owned()));
     }
+    let serial = node.serial.as_deref().map(str::trim);
+    if serial == Some("") {
+        return Err(mistake("serial = \"\" is no serial number; leave it out, or write the machine's".to_owned()));
+    }
     Ok(NodeSpec {
+        serial: serial.map(str::to_owned),
         feed: feed.map(str::to_owned),
         name,
         bmc: address(bmc, places).map_err(mistake)?,
         system: system.map(str::to_owned),
         pin: node.pin.as_deref().map(pin).transpose().map_err(mistake)?,
-        login: login(node, &raw.bmc, places).map_err(mistake)?,
-        disk: disk(node.disk.as_ref().or(raw.disk.as_ref()), place)?,
-        wipe: node.wipe.or(raw.install.wipe).unwrap_or(Wipe::Blank),
+        login: login(node, role, &raw.bmc, places).map_err(mistake)?,
+        disk: disk(node.disk.as_ref().or(role.disk.as_ref()).or(raw.disk.as_ref()), place)?,
+        wipe: node.wipe.or(role.wipe).or(raw.install.wipe).unwrap_or(Wipe::Blank),
         image,
         slot: node.slot,
     })
@@ -169,15 +179,23 @@ fn pin(text: &str) -> Result<[u8; 32], String> {
     Ok(bytes)
 }
 
-fn login(node: &RawNode, defaults: &RawLogin, places: &Places<'_>) -> Result<Option<Login>, String> {
-    let username = node.username.as_ref().or(defaults.username.as_ref());
-    // A node that says where its password is overrules both ways in which the defaults may say it.
-    let own = node.password_env.is_some() || node.password_file.is_some();
-    let (env, file) = if own {
-        (node.password_env.as_deref(), node.password_file.as_deref())
-    } else {
-        (defaults.password_env.as_deref(), defaults.password_file.as_deref())
-    };
+fn no_role(name: &str, raw: &RawSpec) -> String {
+    let known: Vec<&str> = raw.role.keys().map(String::as_str).collect();
+    match known.is_empty() {
+        true => format!("there is no role {name:?}; describe it in a table [role.{name}], or leave role out"),
+        false => format!("there is no role {name:?}; the spec has {}", known.join(", ")),
+    }
+}
+
+fn login(node: &RawNode, role: &RawRole, defaults: &RawLogin, places: &Places<'_>) -> Result<Option<Login>, String> {
+    let username = node.username.as_ref().or(role.username.as_ref()).or(defaults.username.as_ref());
+    // Whoever says where the password is overrules both ways in which what stands above it may say so.
+    let ways = [
+        (node.password_env.as_deref(), node.password_file.as_deref()),
+        (role.password_env.as_deref(), role.password_file.as_deref()),
+        (defaults.password_env.as_deref(), defaults.password_file.as_deref()),
+    ];
+    let (env, file) = ways.into_iter().find(|(env, file)| env.is_some() || file.is_some()).unwrap_or_default();
     let password = match (env, file) {
         (Some(_), Some(_)) => {
             return Err("both password-env and password-file are given; keep one of them".to_owned());

@@ -9,51 +9,56 @@ struct Table {
     name: &'static str,
     keys: &'static [&'static str],
     tables: &'static [(&'static str, Table)],
+    /// What every key of a table of names holds.
+    each: Option<&'static Table>,
 }
 
-const DISK: Table =
-    Table { name: "disk", keys: &["serial", "wwn", "model", "slot", "size-min", "size-max"], tables: &[] };
+impl Table {
+    const fn new(name: &'static str, keys: &'static [&'static str]) -> Self {
+        Self { name, keys, tables: &[], each: None }
+    }
+}
+
+const DISK: Table = Table::new("disk", &["serial", "wwn", "model", "slot", "size-min", "size-max"]);
+
+const ROLE: Table = Table {
+    tables: &[("disk", DISK)],
+    ..Table::new("[role.NAME]", &["username", "password-env", "password-file", "disk", "wipe", "image"])
+};
+
+const NODE: Table = Table {
+    tables: &[("disk", DISK)],
+    ..Table::new(
+        "[[node]]",
+        &[
+            "name",
+            "role",
+            "serial",
+            "bmc",
+            "system",
+            "pin",
+            "username",
+            "password-env",
+            "password-file",
+            "disk",
+            "wipe",
+            "image",
+            "slot",
+            "feed",
+        ],
+    )
+};
 
 const SPEC: Table = Table {
-    name: "the spec",
-    keys: &["name", "image", "bmc", "disk", "install", "timeouts", "node"],
     tables: &[
-        ("bmc", Table { name: "[bmc]", keys: &["username", "password-env", "password-file"], tables: &[] }),
+        ("bmc", Table::new("[bmc]", &["username", "password-env", "password-file"])),
         ("disk", DISK),
-        (
-            "install",
-            Table {
-                name: "[install]",
-                keys: &["wipe", "parallel", "parallel-per-feed", "canaries", "stop-after"],
-                tables: &[],
-            },
-        ),
-        (
-            "timeouts",
-            Table { name: "[timeouts]", keys: &["bmc", "post", "stall", "install", "off", "boot"], tables: &[] },
-        ),
-        (
-            "node",
-            Table {
-                name: "[[node]]",
-                keys: &[
-                    "name",
-                    "bmc",
-                    "system",
-                    "pin",
-                    "username",
-                    "password-env",
-                    "password-file",
-                    "disk",
-                    "wipe",
-                    "image",
-                    "slot",
-                    "feed",
-                ],
-                tables: &[("disk", DISK)],
-            },
-        ),
+        ("install", Table::new("[install]", &["wipe", "parallel", "parallel-per-feed", "canaries", "stop-after"])),
+        ("timeouts", Table::new("[timeouts]", &["bmc", "post", "stall", "install", "off", "boot"])),
+        ("role", Table { each: Some(&ROLE), ..Table::new("[role]", &[]) }),
+        ("node", NODE),
     ],
+    ..Table::new("the spec", &["name", "image", "bmc", "disk", "install", "timeouts", "role", "node"])
 };
 
 /// Where things stand in the text, for messages.
@@ -75,6 +80,12 @@ pub(super) fn check(text: &str, origin: &str) -> Result<Lines, SpecError> {
 fn walk(text: &str, origin: &str, table: &DeTable<'_>, known: &Table) -> Result<(), SpecError> {
     for (key, value) in table {
         let name: &str = key.get_ref();
+        if let Some(each) = known.each {
+            if let Some(table) = value.get_ref().as_table() {
+                walk(text, origin, table, each)?;
+            }
+            continue;
+        }
         if !known.keys.contains(&name) {
             let place = format!("{origin}, line {}", line_of(text, key.span().start));
             return Err(SpecError::Mistake { place, problem: unknown(name, known) });

@@ -56,6 +56,8 @@ pub struct NodeSpec {
     pub wipe: Wipe,
     /// The image.
     pub image: ImageRef,
+    /// The serial number that the machine must have, as its BMC tells: what keeps swapped cables and addresses from being imaged.
+    pub serial: Option<String>,
     /// Rack unit.
     pub slot: Option<u16>,
     /// Which power feed it hangs from.

@@ -1,5 +1,7 @@
 //! The spec's shape in TOML and JSON, as people write it: everything optional that has a default.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::format::order::{DiskSelector, Wipe};
@@ -20,6 +22,8 @@ pub(super) struct RawSpec {
     pub(super) install: RawInstall,
     #[serde(default)]
     pub(super) timeouts: RawTimeouts,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) role: BTreeMap<String, RawRole>,
     #[serde(default)]
     pub(super) node: Vec<RawNode>,
 }
@@ -67,10 +71,32 @@ pub(super) struct RawTimeouts {
     pub(super) boot: Option<String>,
 }
 
+/// What the nodes of one role have in common.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(super) struct RawRole {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) username: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) password_env: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) password_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) disk: Option<DiskSelector>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) wipe: Option<Wipe>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) image: Option<String>,
+}
+
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(super) struct RawNode {
     pub(super) name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) role: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) serial: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) bmc: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -127,6 +153,8 @@ impl From<Spec> for RawSpec {
                 off: text(off),
                 boot: text(boot),
             },
+            // Each node has what its role gave it.
+            role: BTreeMap::new(),
             node: spec.nodes.into_iter().map(RawNode::from).collect(),
         }
     }
@@ -143,6 +171,8 @@ impl From<NodeSpec> for RawNode {
         };
         Self {
             name: node.name.to_string(),
+            role: None,
+            serial: node.serial,
             bmc: Some(node.bmc.to_string()),
             system: node.system,
             pin: node.pin.map(|pin| format!("sha256:{}", hex::encode(pin))),

@@ -1,6 +1,7 @@
 //! `bedplate rack`: what a rack should be, what is there, what must happen, and making it so.
 
 mod follow;
+mod import;
 mod rehearse;
 mod watch;
 
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::follow::follow;
+use self::import::ImportArgs;
 use self::rehearse::RehearseArgs;
 use self::watch::WatchArgs;
 use crate::bmc::{MemoryPins, PinFile};
@@ -35,6 +37,8 @@ pub struct RackArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
+    /// Make a spec of the list that came with the rack (CSV); needs no appliance
+    Import(ImportArgs),
     /// Ask every BMC what is there; needs no appliance
     Survey(Which),
     /// Show what must happen so that the rack is as its spec says
@@ -111,6 +115,7 @@ fn refused(error: &SpecError) -> CliError {
 /// Runs the verb.
 pub async fn run(args: RackArgs, context: &Context) -> Result<Exit, CliError> {
     match args.verb {
+        Verb::Import(args) => import::run(args, context),
         Verb::Survey(which) => survey(&which, context).await,
         Verb::Plan { which, detailed_exitcode } => plan(&which, detailed_exitcode, context).await,
         Verb::Apply { which, yes, wait } => apply(&which, yes, wait, context).await,
