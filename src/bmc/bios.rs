@@ -112,6 +112,19 @@ impl Bmc {
         Ok(BiosOrder { changes, job })
     }
 
+    /// Which of these settings do not hold now, whatever waits for the next start.
+    ///
+    /// # Errors
+    /// As [`Bmc::set_bios`].
+    pub async fn bios_differs(&self, wanted: &[(String, String)]) -> Result<Vec<BiosChange>, BmcError> {
+        let place = self.bios_place().await?;
+        let attributes = map(&place.document["Attributes"]);
+        let registry = place.document["AttributeRegistry"].as_str().map(str::to_owned);
+        let now = Bios { attributes, pending: BTreeMap::new(), registry };
+        let registry = self.bios_registry(now.registry.as_deref()).await;
+        self.bios_changes(wanted, &now, &registry)
+    }
+
     /// Which settings differ, by the names that this BIOS has for them.
     fn bios_changes(
         &self,

@@ -1,6 +1,8 @@
 //! The rows of the journal: a job, one task a node, and what is known of each node. Stored as a version byte and JSON
 //! (docs/format.md, "Job and node rows"); unknown fields are ignored, so that fields may be added.
 
+use std::collections::BTreeMap;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +54,18 @@ pub struct Work {
     pub disk: DiskSelector,
     /// What may be lost on it.
     pub wipe: Wipe,
+    /// BIOS settings, by attribute.
+    #[serde(default)]
+    pub bios: BTreeMap<String, String>,
+}
+
+impl Work {
+    /// The step after `step`; `None` after the last.
+    #[must_use]
+    pub fn after(&self, step: Step) -> Option<Step> {
+        let next = step.next()?;
+        if next.is_of_bios() && self.bios.is_empty() { self.after(next) } else { Some(next) }
+    }
 }
 
 /// Where a task stands.

@@ -106,7 +106,7 @@ impl Drive {
         match tried {
             Ok(Ok(Outcome::Done)) => {
                 hands.trouble(None);
-                match task.step.next() {
+                match task.work.after(task.step) {
                     Some(next) => self.enter(task, next, None).await,
                     None => Ok(()),
                 }

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub enum Step {
     /// The node is switched off, so that boot and media changes take effect.
     PowerOff,
+    /// The BIOS settings that the spec names are ordered for the next start.
+    SetBios,
     /// What sits in the virtual drive is ejected, and the agent's boot image goes in.
     InsertMedia,
     /// The next start is set to the virtual drive.
@@ -20,6 +22,8 @@ pub enum Step {
     Install,
     /// The agent powers the node off.
     WaitOff,
+    /// The BIOS settings hold.
+    CheckBios,
     /// The boot image is ejected.
     EjectMedia,
     /// The next start is set to the disk.
@@ -31,13 +35,15 @@ pub enum Step {
 }
 
 /// Every step, in order.
-pub const STEPS: [Step; 10] = [
+pub const STEPS: [Step; 12] = [
     Step::PowerOff,
+    Step::SetBios,
     Step::InsertMedia,
     Step::BootMedia,
     Step::PowerOn,
     Step::Install,
     Step::WaitOff,
+    Step::CheckBios,
     Step::EjectMedia,
     Step::BootDisk,
     Step::StartDisk,
@@ -49,6 +55,12 @@ impl Step {
     #[must_use]
     pub fn next(self) -> Option<Self> {
         STEPS.iter().copied().find(|step| *step > self)
+    }
+
+    /// Whether the step is only there for BIOS settings.
+    #[must_use]
+    pub fn is_of_bios(self) -> bool {
+        matches!(self, Self::SetBios | Self::CheckBios)
     }
 
     /// Whether the agent may be running on the node: from power-on until it was seen off again.
@@ -68,6 +80,8 @@ impl Step {
     pub fn words(self) -> &'static str {
         match self {
             Self::PowerOff => "power off",
+            Self::SetBios => "order the BIOS settings",
+            Self::CheckBios => "check the BIOS settings",
             Self::InsertMedia => "insert the boot image",
             Self::BootMedia => "boot from the boot image next",
             Self::PowerOn => "power on",

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::job::{Fault, MachineId};
 use crate::rack::NodeSpec;
+use crate::rack::spec::BiosSettings;
 
 /// Whether a machine has power.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,6 +127,10 @@ pub trait Machine: Send + Sync {
     async fn eject_media(&self) -> Result<(), MachineError>;
     /// Sets what it starts from next.
     async fn boot_from(&self, from: BootFrom) -> Result<(), MachineError>;
+    /// Which of these BIOS settings do not hold now, in words.
+    async fn bios_differs(&self, wanted: &BiosSettings) -> Result<Vec<String>, MachineError>;
+    /// Orders these BIOS settings for the next start.
+    async fn set_bios(&self, wanted: &BiosSettings) -> Result<(), MachineError>;
     /// Switches its identify light.
     async fn identify(&self, on: bool) -> Result<(), MachineError>;
     /// Ends the session.

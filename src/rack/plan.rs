@@ -61,6 +61,9 @@ pub struct NodePlan {
     pub holds: Option<ImageRef>,
     /// What differs, in words; empty where nothing must happen.
     pub changes: Vec<String>,
+    /// BIOS settings that differ on a node that needs nothing else: they are set with its next image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub later: Vec<String>,
     /// The steps, in order.
     pub steps: Vec<Step>,
     /// Power cycles.
@@ -138,6 +141,7 @@ fn node_plan(
         image: node.image.clone(),
         holds: known.and_then(|row| row.holds.as_ref()).map(|holds| holds.image.clone()),
         changes: Vec::new(),
+        later: Vec::new(),
         steps: Vec::new(),
         reboots: 0,
         seconds: 0,
@@ -145,8 +149,12 @@ fn node_plan(
     };
     if let (None, Some(image)) = (&plan.problem, image) {
         plan.changes = changes(node, seen, known, image);
-        if !plan.changes.is_empty() {
-            plan.steps = STEPS.to_vec();
+        let bios = seen.into_iter().flat_map(|seen| &seen.bios).map(|change| format!("BIOS {change}"));
+        if plan.changes.is_empty() {
+            plan.later = bios.collect();
+        } else {
+            plan.changes.extend(bios);
+            plan.steps = STEPS.into_iter().filter(|step| !step.is_of_bios() || !node.bios.is_empty()).collect();
             plan.reboots = REBOOTS;
             plan.seconds = known
                 .and_then(|row| row.last_seconds)
@@ -283,6 +291,7 @@ mod tests {
             disk: None,
             found: Some(found),
             error: None,
+            bios: Vec::new(),
         };
         Survey { rack: "r".to_owned(), taken: Timestamp(0), nodes: vec![row] }
     }
@@ -332,6 +341,7 @@ mod tests {
             row.holds.as_mut().unwrap().root_digest = Digest([3; 32]);
             row
         };
+        let steps: Vec<Step> = STEPS.into_iter().filter(|step| !step.is_of_bios()).collect();
         for (reason, uuid, known) in [
             ("never reported", "u1", None),
             ("in place of os@1", "u1", Some(runs("os@1"))),
@@ -342,7 +352,7 @@ mod tests {
             ("another machine", "u2", Some(runs("os@2"))),
         ] {
             let plan = decide(&seen(uuid), known, Some(1 << 30));
-            assert_eq!((plan.changes, plan.reboots, plan.nodes[0].steps.as_slice()), (1, 2, &STEPS[..]), "{reason}");
+            assert_eq!((plan.changes, plan.reboots, plan.nodes[0].steps.as_slice()), (1, 2, &steps[..]), "{reason}");
             assert!(plan.nodes[0].changes[0].contains(reason), "{reason}: {:?}", plan.nodes[0].changes);
             assert!(plan.minutes > 0 && plan.problems().next().is_none(), "{reason}");
         }
@@ -376,6 +386,23 @@ mod tests {
             assert!(problem.message.contains("n1") && !problem.hint.is_empty(), "{problem:?}");
             assert_eq!((plan.changes, plan.nodes[0].steps.len()), (0, 0));
         }
+    }
+
+    #[test]
+    fn bios_settings_go_with_an_image_or_wait_for_one() {
+        let mut spec = spec();
+        spec.nodes[0].bios = [("Sriov".to_owned(), "Enabled".to_owned())].into();
+        let mut survey = seen("u1");
+        survey.nodes[0].bios = vec!["Sriov: Disabled -> Enabled".to_owned()];
+        let image = ImageFacts { image: spec.nodes[0].image.clone(), bytes: 1, root_digest: Digest([2; 32]) };
+        let decide =
+            |known: Option<NodeRow>| node_plan(&spec.nodes[0], survey.nodes.first(), known.as_ref(), Some(&image));
+        let fresh = decide(None);
+        assert!(fresh.changes.iter().any(|change| change == "BIOS Sriov: Disabled -> Enabled"), "{fresh:?}");
+        assert_eq!((fresh.reboots, fresh.steps.as_slice()), (REBOOTS, &STEPS[..]), "no reboot of its own");
+        let right = decide(Some(runs("os@2")));
+        assert!(right.changes.is_empty() && right.steps.is_empty(), "{right:?}");
+        assert_eq!(right.later, ["BIOS Sriov: Disabled -> Enabled"]);
     }
 
     #[test]

@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use crate::bmc::{
-    Address, Bmc, BmcError, BootTarget, Credentials, Facts, Gateway, Inventory, Known, Pins, PowerAction, PowerState,
-    Target, Timing,
+    Address, BiosChange, Bmc, BmcError, BootTarget, Credentials, Facts, Gateway, Inventory, Known, Pins, PowerAction,
+    PowerState, Target, Timing,
 };
 use crate::model::{NodeName, Secret};
 use crate::rack::machine::{BootFrom, Found, FoundDrive, Machine, MachineError, Machines, Power};
-use crate::rack::spec::{BmcAddress, Login, NodeSpec, PasswordSource};
+use crate::rack::spec::{BiosSettings, BmcAddress, Login, NodeSpec, PasswordSource};
 
 /// Reaches machines over Redfish; passwords come from this process's environment and files.
 pub struct RedfishMachines {
@@ -180,6 +180,15 @@ impl Machine for Bmc {
         self.set_boot(target).await.map(drop).map_err(|error| machine_error(&error))
     }
 
+    async fn bios_differs(&self, wanted: &BiosSettings) -> Result<Vec<String>, MachineError> {
+        let changes = Bmc::bios_differs(self, &listed(wanted)).await.map_err(|error| machine_error(&error))?;
+        Ok(changes.iter().map(BiosChange::words).collect())
+    }
+
+    async fn set_bios(&self, wanted: &BiosSettings) -> Result<(), MachineError> {
+        Bmc::set_bios(self, &listed(wanted)).await.map(drop).map_err(|error| machine_error(&error))
+    }
+
     async fn identify(&self, on: bool) -> Result<(), MachineError> {
         Bmc::identify(self, on).await.map_err(|error| machine_error(&error))
     }
@@ -187,6 +196,10 @@ impl Machine for Bmc {
     async fn close(&self) {
         Bmc::close(self).await;
     }
+}
+
+fn listed(settings: &BiosSettings) -> Vec<(String, String)> {
+    settings.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// A BMC's error as a rack knows it.

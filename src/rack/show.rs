@@ -98,6 +98,9 @@ fn plan_node(text: &mut String, node: &NodePlan) {
     // Writing to a string cannot fail.
     if node.steps.is_empty() {
         let _ = writeln!(text, "= {}: runs {}", node.node, node.image);
+        for change in &node.later {
+            let _ = writeln!(text, "    {change}, with its next image; `bedplate bmc bios set` changes it now");
+        }
         return;
     }
     for change in &node.changes {

@@ -46,6 +46,9 @@ pub struct SurveyNode {
     pub error: Option<MachineError>,
     /// Which disk the spec's selector means, as far as the BMC tells.
     pub disk: Option<DiskVerdict>,
+    /// Which of the spec's BIOS settings do not hold, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bios: Vec<String>,
 }
 
 /// Asks the BMCs of these nodes, many at a time.
@@ -60,9 +63,14 @@ pub async fn survey(rack: &str, nodes: &[&NodeSpec], machines: &dyn Machines) ->
     Survey { rack: rack.to_owned(), taken, nodes: rows.into_iter().map(|(_, row)| row).collect() }
 }
 
-async fn look(node: &NodeSpec, machines: &dyn Machines) -> Result<Found, MachineError> {
+async fn look(node: &NodeSpec, machines: &dyn Machines) -> Result<(Found, Vec<String>), MachineError> {
     let machine = machines.connect(node).await?;
-    let looked = machine.look().await;
+    let looked = async {
+        let found = machine.look().await?;
+        let bios = if node.bios.is_empty() { vec![] } else { machine.bios_differs(&node.bios).await? };
+        Ok((found, bios))
+    };
+    let looked = looked.await;
     machine.close().await;
     looked
 }
@@ -78,9 +86,9 @@ async fn ask(node: &NodeSpec, machines: &dyn Machines) -> SurveyNode {
         tokio::time::sleep(pause).await;
         looked = look(node, machines).await;
     }
-    let (found, error) = match looked {
-        Ok(found) => (Some(found), None),
-        Err(error) => (None, Some(error)),
+    let (found, bios, error) = match looked {
+        Ok((found, bios)) => (Some(found), bios, None),
+        Err(error) => (None, vec![], Some(error)),
     };
     SurveyNode {
         node: node.name.clone(),
@@ -90,5 +98,6 @@ async fn ask(node: &NodeSpec, machines: &dyn Machines) -> SurveyNode {
         disk: found.as_ref().map(|found| check::disk(&node.disk, found)),
         found,
         error,
+        bios,
     }
 }

@@ -1,6 +1,7 @@
 //! What a node being installed may do, with a machine whose BMC obeys and tells nothing: it gets its boot media, its
 //! order, its seed and its own image, and nothing else, until its job is over.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -72,6 +73,14 @@ impl Machine for Obedient {
     }
 
     async fn boot_from(&self, _from: BootFrom) -> Result<(), MachineError> {
+        Ok(())
+    }
+
+    async fn bios_differs(&self, _: &BTreeMap<String, String>) -> Result<Vec<String>, MachineError> {
+        Ok(vec![])
+    }
+
+    async fn set_bios(&self, _: &BTreeMap<String, String>) -> Result<(), MachineError> {
         Ok(())
     }
 

@@ -443,6 +443,7 @@ impl Decision {
                         root_digest: facts.root_digest,
                         disk: node.disk.clone(),
                         wipe: node.wipe,
+                        bios: node.bios.clone(),
                     },
                     state: TaskState::Queued,
                     step: Step::PowerOff,

@@ -15,7 +15,7 @@ use crate::meta::{Meta, MetaError, Transaction};
 use crate::model::{Digest, ImageRef, NodeName};
 use crate::rack::apply::{AgentError, BoxError, Conductor, ImageFacts, Images};
 use crate::rack::machine::{BootFrom, Found, FoundDrive, Machine, MachineError, Machines, Power};
-use crate::rack::spec::NodeSpec;
+use crate::rack::spec::{BiosSettings, NodeSpec};
 use crate::sys::worker::Workers;
 
 /// How a machine misbehaves.
@@ -37,6 +37,8 @@ pub(super) struct Oddity {
     pub(super) no_boot: u32,
     /// The next verbs fail in passing, this many times.
     pub(super) flaky: u32,
+    /// The BIOS takes no setting.
+    pub(super) deaf_bios: bool,
     /// Media cannot be inserted.
     pub(super) no_media: bool,
     /// The BMC cannot be asked, with this kind.
@@ -57,6 +59,9 @@ pub(super) struct Metal {
     pub(super) media: Option<String>,
     pub(super) boot: Option<BootFrom>,
     pub(super) led: bool,
+    /// BIOS settings, and those that wait for the next start.
+    pub(super) bios: BiosSettings,
+    staged: Option<BiosSettings>,
     /// The image on the disk, and the boot token in its seed.
     pub(super) disk: Option<(ImageRef, String)>,
     /// Verbs that changed something.
@@ -128,6 +133,8 @@ impl Room {
         let (life, from, media) = self.with(node, |metal| {
             metal.on = true;
             metal.life += 1;
+            let staged = metal.staged.take();
+            metal.bios.extend(staged.into_iter().flatten());
             (metal.life, metal.boot, metal.media.clone())
         });
         let (room, node, stop) = (self.clone(), node.to_owned(), self.workers.token());
@@ -373,6 +380,20 @@ impl Machine for Handle {
         self.reach()?;
         self.room.with(&self.node, |metal| metal.boot = Some(from));
         self.room.acted(&self.node, format!("boot {from:?}"));
+        Ok(())
+    }
+
+    async fn bios_differs(&self, wanted: &BiosSettings) -> Result<Vec<String>, MachineError> {
+        self.reach()?;
+        let now = self.room.with(&self.node, |metal| metal.bios.clone());
+        Ok(wanted.iter().filter(|(name, value)| now.get(*name) != Some(value)).map(|(name, _)| name.clone()).collect())
+    }
+
+    async fn set_bios(&self, wanted: &BiosSettings) -> Result<(), MachineError> {
+        self.reach()?;
+        self.room
+            .with(&self.node, |metal| metal.staged = if metal.odd.deaf_bios { None } else { Some(wanted.clone()) });
+        self.room.acted(&self.node, "bios".to_owned());
         Ok(())
     }
 

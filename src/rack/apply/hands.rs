@@ -72,6 +72,8 @@ impl Hands for RackHands {
         let since = self.waiting.since(task);
         let tried = match task.step {
             Step::PowerOff => self.power_off().await,
+            Step::SetBios => self.set_bios().await,
+            Step::CheckBios => self.check_bios().await,
             Step::InsertMedia => self.insert(task).await,
             Step::BootMedia => self.boot_from(BootFrom::Media).await,
             Step::PowerOn | Step::StartDisk => self.power_on(task).await,
@@ -155,6 +157,29 @@ impl RackHands {
         }
         machine.power_on().await?;
         Ok(Outcome::Done)
+    }
+
+    async fn set_bios(&mut self) -> Result<Outcome, MachineError> {
+        let wanted = self.node.bios.clone();
+        self.machine().await?.set_bios(&wanted).await?;
+        Ok(Outcome::Done)
+    }
+
+    /// The machine has started since: what was ordered holds, or never will.
+    async fn check_bios(&mut self) -> Result<Outcome, MachineError> {
+        let wanted = self.node.bios.clone();
+        let open = self.machine().await?.bios_differs(&wanted).await?;
+        if open.is_empty() {
+            return Ok(Outcome::Done);
+        }
+        Err(MachineError {
+            kind: "not-obeyed".to_owned(),
+            message: format!("the BIOS did not take what it was told: {}", open.join(", ")),
+            hint: "look at the BMC's tasks and log (`bedplate bmc tasks`, `bedplate bmc log`); a setting may depend on another one"
+                .to_owned(),
+            // Some BMCs show what their BIOS took only a while later.
+            transient: true,
+        })
     }
 
     async fn insert(&mut self, task: &TaskRow) -> Result<Outcome, MachineError> {

@@ -1,6 +1,7 @@
 //! The job engine in one process, on real metadata, against doubles of machines: it images nodes, survives a death of
 //! the appliance at every instant, believes nothing but proof, and leaves what failed safe.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -286,6 +287,28 @@ async fn fails_with_a_cause_and_leaves_the_node_safe() {
         assert_eq!((view.state, view.nodes.len()), (JobState::Done, 1), "{view:#?}");
         let row = world.conductor.journal().node("rack", &name("n1")).await.unwrap().unwrap();
         assert!(row.holds.is_some() && row.quarantine.is_none());
+        world.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn bios_settings_are_made_with_the_image() {
+    let wanted: BTreeMap<String, String> = [("Sriov".to_owned(), "Enabled".to_owned())].into();
+    for deaf in [false, true] {
+        let mut world = World::new(&[("n1", Oddity { deaf_bios: deaf, ..good() })]).await;
+        world.spec.nodes[0].bios.clone_from(&wanted);
+        world.spec.timeouts.bmc = Duration::from_millis(700);
+        let view = world.apply().await;
+        let node = &view.nodes[0];
+        let (verbs, bios) = world.room.with("n1", |metal| (metal.verbs.clone(), metal.bios.clone()));
+        assert_eq!(verbs[..2], ["off", "bios"], "ordered before the start that the image needs");
+        if deaf {
+            assert_eq!(node.state, TaskState::Failed, "{node:#?}");
+            assert!(node.error.as_ref().unwrap().message.contains("did not take what it was told: Sriov"), "{node:#?}");
+        } else {
+            assert_eq!((node.state, bios), (TaskState::Imaged, wanted.clone()), "{node:#?}");
+            assert_eq!(verbs.iter().filter(|verb| *verb == "on").count(), 2, "no start of its own");
+        }
         world.stop().await;
     }
 }

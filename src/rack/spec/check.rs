@@ -8,7 +8,9 @@ use crate::format::order::{DiskSelector, Wipe};
 use crate::model::{ByteSize, ImageRef, NodeName};
 use crate::rack::spec::keys::Lines;
 use crate::rack::spec::raw::{RawLogin, RawNode, RawRole, RawSpec, RawTimeouts};
-use crate::rack::spec::{BmcAddress, Login, NODES_MAX, NodeSpec, PasswordSource, Spec, SpecError, Timeouts};
+use crate::rack::spec::{
+    BiosSettings, BmcAddress, Login, NODES_MAX, NodeSpec, PasswordSource, Spec, SpecError, Timeouts,
+};
 
 /// Nodes that are worked on at a time unless the spec says otherwise: a whole rack.
 const PARALLEL: usize = 72;
@@ -123,7 +125,14 @@ fn checked_node(node: &RawNode, raw: &RawSpec, places: &Places<'_>, place: &str)
     if serial == Some("") {
         return Err(mistake("serial = \"\" is no serial number; leave it out, or write the machine's".to_owned()));
     }
+    // Each overrules what stands above it, setting by setting.
+    let layers = [&raw.bios, &role.bios, &node.bios].into_iter().flatten();
+    let bios: BiosSettings = layers.map(|(name, value)| (name.clone(), value.text())).collect();
+    if let Some(name) = bios.iter().find_map(|(name, value)| value.trim().is_empty().then_some(name)) {
+        return Err(mistake(format!("the BIOS setting {name:?} is empty; write its value, or leave it out")));
+    }
     Ok(NodeSpec {
+        bios,
         serial: serial.map(str::to_owned),
         feed: feed.map(str::to_owned),
         name,

@@ -21,13 +21,16 @@ impl Table {
 
 const DISK: Table = Table::new("disk", &["serial", "wwn", "model", "slot", "size-min", "size-max"]);
 
+/// Every BIOS has names of its own.
+const BIOS: Table = Table { each: Some(&Table::new("[bios]", &[])), ..Table::new("[bios]", &[]) };
+
 const ROLE: Table = Table {
-    tables: &[("disk", DISK)],
-    ..Table::new("[role.NAME]", &["username", "password-env", "password-file", "disk", "wipe", "image"])
+    tables: &[("disk", DISK), ("bios", BIOS)],
+    ..Table::new("[role.NAME]", &["username", "password-env", "password-file", "disk", "wipe", "image", "bios"])
 };
 
 const NODE: Table = Table {
-    tables: &[("disk", DISK)],
+    tables: &[("disk", DISK), ("bios", BIOS)],
     ..Table::new(
         "[[node]]",
         &[
@@ -45,6 +48,7 @@ const NODE: Table = Table {
             "image",
             "slot",
             "feed",
+            "bios",
         ],
     )
 };
@@ -53,12 +57,13 @@ const SPEC: Table = Table {
     tables: &[
         ("bmc", Table::new("[bmc]", &["username", "password-env", "password-file"])),
         ("disk", DISK),
+        ("bios", BIOS),
         ("install", Table::new("[install]", &["wipe", "parallel", "parallel-per-feed", "canaries", "stop-after"])),
         ("timeouts", Table::new("[timeouts]", &["bmc", "post", "stall", "install", "off", "boot"])),
         ("role", Table { each: Some(&ROLE), ..Table::new("[role]", &[]) }),
         ("node", NODE),
     ],
-    ..Table::new("the spec", &["name", "image", "bmc", "disk", "install", "timeouts", "role", "node"])
+    ..Table::new("the spec", &["name", "image", "bmc", "disk", "bios", "install", "timeouts", "role", "node"])
 };
 
 /// Where things stand in the text, for messages.

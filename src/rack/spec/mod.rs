@@ -5,6 +5,7 @@ mod check;
 mod keys;
 mod raw;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -56,6 +57,8 @@ pub struct NodeSpec {
     pub wipe: Wipe,
     /// The image.
     pub image: ImageRef,
+    /// BIOS settings that it is to have, by the names of its BIOS.
+    pub bios: BiosSettings,
     /// The serial number that the machine must have, as its BMC tells: what keeps swapped cables and addresses from being imaged.
     pub serial: Option<String>,
     /// Rack unit.
@@ -72,6 +75,9 @@ impl NodeSpec {
         format!("{}#{system}", self.bmc.identity())
     }
 }
+
+/// BIOS settings as text, by attribute.
+pub type BiosSettings = BTreeMap<String, String>;
 
 /// Where a BMC is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -18,6 +18,8 @@ pub(super) struct RawSpec {
     pub(super) bmc: RawLogin,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) disk: Option<DiskSelector>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) bios: BTreeMap<String, RawSetting>,
     #[serde(default)]
     pub(super) install: RawInstall,
     #[serde(default)]
@@ -71,6 +73,25 @@ pub(super) struct RawTimeouts {
     pub(super) boot: Option<String>,
 }
 
+/// The value of a BIOS setting.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(super) enum RawSetting {
+    Flag(bool),
+    Number(i64),
+    Text(String),
+}
+
+impl RawSetting {
+    pub(super) fn text(&self) -> String {
+        match self {
+            Self::Flag(flag) => flag.to_string(),
+            Self::Number(number) => number.to_string(),
+            Self::Text(text) => text.clone(),
+        }
+    }
+}
+
 /// What the nodes of one role have in common.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
@@ -87,6 +108,8 @@ pub(super) struct RawRole {
     pub(super) wipe: Option<Wipe>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) image: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) bios: BTreeMap<String, RawSetting>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -119,6 +142,8 @@ pub(super) struct RawNode {
     pub(super) slot: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) feed: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) bios: BTreeMap<String, RawSetting>,
 }
 
 impl TryFrom<RawSpec> for Spec {
@@ -138,6 +163,7 @@ impl From<Spec> for RawSpec {
             image: None,
             bmc: RawLogin::default(),
             disk: None,
+            bios: BTreeMap::new(),
             install: RawInstall {
                 wipe: None,
                 parallel: Some(spec.parallel),
@@ -184,6 +210,7 @@ impl From<NodeSpec> for RawNode {
             image: Some(node.image.to_string()),
             slot: node.slot,
             feed: node.feed,
+            bios: node.bios.into_iter().map(|(name, value)| (name, RawSetting::Text(value))).collect(),
         }
     }
 }

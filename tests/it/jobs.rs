@@ -1,6 +1,6 @@
-//! Watching a job on a simulated rack: the events of `rack apply --output json` tell each step of each node once and end with the job;
+//! Jobs on a simulated rack, as people and programs see them: the events of `rack apply --output json` tell each step of each node once and end with the job;
 //! a paused job begins no other node; the full screen, on a real pseudo-terminal, shows the rack, obeys its keys, and leaves the
-//! terminal as it was.
+//! terminal as it was; what is known of a failed node is kept; BIOS settings go with an image.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -64,6 +64,38 @@ fn events_tell_each_step_once() {
     assert_eq!(again.lines().count(), 1 + 3 * 11 + 1, "{again}");
     let human = scene.server.program().args(["rack", "watch", &scene.spec]).output().unwrap();
     assert!(human.status.success() && String::from_utf8_lossy(&human.stderr).contains("node-02: imaged"));
+}
+
+#[test]
+fn bios_settings_go_with_an_image() {
+    let scene = Scene::of(2);
+    let spec = std::fs::read_to_string(&scene.spec).unwrap();
+    // The second node keeps what it has.
+    let spec =
+        spec.replace("[[node]]\nname = \"node-01\"", "[[node]]\nbios = { BootMode = \"Uefi\" }\nname = \"node-01\"");
+    let with = |spec: &str, bios: &str| spec.replace("[install]", &format!("[bios]\n{bios}\n[install]"));
+    std::fs::write(&scene.spec, with(&spec, "NoSuchSetting = 7")).unwrap();
+    let refused = scene.server.program().args(["rack", "plan", &scene.spec]).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("NoSuchSetting: there is none"), "{said}");
+    std::fs::write(&scene.spec, with(&spec, "BootMode = \"LegacyBios\"")).unwrap();
+    let plan = scene.server.json(&["rack", "plan", &scene.spec]);
+    let changes = |node: usize| plan["nodes"][node]["changes"].to_string();
+    assert!(changes(0).contains("BIOS BootMode: Uefi -> LegacyBios") && !changes(1).contains("BIOS"), "{plan:#}");
+    assert_eq!(plan["nodes"][0]["reboots"], 2);
+    let told = scene.server.run(&["--output", "json", "rack", "apply", &scene.spec, "--yes", "--wait"]);
+    for step in ["set-bios", "check-bios"] {
+        assert_eq!(told.matches(&format!("\"step\":\"{step}\"")).count(), 2, "{told}");
+    }
+    let url = spec.lines().find_map(|line| line.strip_prefix("bmc = \"")).unwrap().trim_end_matches('"').to_owned();
+    let bios = ["bmc", "bios", &url, "--username", "admin", "--password-env", PASSWORD_ENV, "--output", "json"];
+    let shown = scene.server.program().env(PASSWORD_ENV, PASSWORD).args(bios).output().unwrap();
+    let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!(shown["attributes"]["BootMode"], "LegacyBios", "{shown:#}");
+    // What differs on a node that needs nothing else waits for its next image, and is told.
+    std::fs::write(&scene.spec, with(&spec, "BootMode = \"Uefi\"")).unwrap();
+    let later = scene.server.json(&["rack", "plan", &scene.spec]);
+    assert_eq!((&later["changes"], later["nodes"][0]["later"].as_array().unwrap().len()), (&0.into(), 1), "{later:#}");
 }
 
 #[test]
