@@ -31,6 +31,9 @@ pub struct Inventory {
     pub bios_version: Option<String>,
     /// Its power state.
     pub power: PowerState,
+    /// How its BMC judges it as a whole: `OK`, `Warning` or `Critical`.
+    #[serde(default)]
+    pub health: Option<String>,
     /// The id of the system behind the BMC.
     pub system_id: String,
     /// Its processors.
@@ -210,6 +213,7 @@ impl Bmc {
             uuid: said(system.uuid.as_deref()).map(|uuid| uuid.to_ascii_lowercase()),
             bios_version: said(system.bios_version.as_deref()),
             power,
+            health: system.status.as_ref().and_then(|s| said(s.health_rollup.as_deref()).or(said(s.health.as_deref()))),
             system_id: system.id.clone().unwrap_or(system_id),
             cpus,
             memory_bytes,

@@ -178,6 +178,7 @@ mod tests {
             memory_bytes: None,
             gpus: 0,
             drives,
+            health: None,
             gaps: Vec::new(),
         }
     }

@@ -56,6 +56,9 @@ pub struct Found {
     pub gpus: u32,
     /// Drives that the BMC knows; it may know none although there are some.
     pub drives: Vec<FoundDrive>,
+    /// How its BMC judges it as a whole: `OK`, `Warning` or `Critical`.
+    #[serde(default)]
+    pub health: Option<String>,
     /// What could not be read, and why.
     pub gaps: Vec<String>,
 }

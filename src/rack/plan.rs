@@ -77,7 +77,7 @@ pub struct NodePlan {
 /// Why a node cannot be worked on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// A stable name of the kind: a BMC's error kind, `wrong-machine`, `ambiguous-disk`, `no-such-image`.
+    /// A stable name of the kind: a BMC's error kind, `wrong-machine`, `unwell`, `ambiguous-disk`, `no-such-image`.
     pub kind: String,
     /// What is wrong.
     pub message: String,
@@ -182,6 +182,9 @@ fn problem(node: &NodeSpec, seen: Option<&SurveyNode>, image: Option<&ImageFacts
     if let Some(problem) = seen.found.as_ref().and_then(|found| wrong_machine(node, found)) {
         return Some(problem);
     }
+    if let Some(problem) = seen.found.as_ref().and_then(|found| unwell(node, found)) {
+        return Some(problem);
+    }
     if let Some(problem) = seen.disk.as_ref().and_then(|verdict| disk_problem(node, verdict)) {
         return Some(problem);
     }
@@ -204,6 +207,19 @@ fn wrong_machine(node: &NodeSpec, found: &Found) -> Option<Problem> {
         kind: WRONG_MACHINE.to_owned(),
         message: format!("{} is to be the machine {wanted}, and the one behind {} {seen}", node.name, node.bmc),
         hint: "look for swapped cables or addresses, and correct the node's bmc or serial in the spec".to_owned(),
+    })
+}
+
+/// The BMC judges the machine worse than the spec lets through.
+fn unwell(node: &NodeSpec, found: &Found) -> Option<Problem> {
+    let health = found.health.as_deref();
+    (!node.health.lets_through(health)).then(|| Problem {
+        kind: "unwell".to_owned(),
+        message: format!("{}: its BMC judges it {}", node.name, health.unwrap_or_default()),
+        hint: format!(
+            "`bedplate bmc health {}` names the part; mend it, or write health = \"any\" for this node to go on all the same",
+            node.bmc
+        ),
     })
 }
 
@@ -281,6 +297,7 @@ mod tests {
             memory_bytes: None,
             gpus: 0,
             drives: Vec::new(),
+            health: None,
             gaps: Vec::new(),
         };
         let row = SurveyNode {
@@ -403,6 +420,27 @@ mod tests {
         let right = decide(Some(runs("os@2")));
         assert!(right.changes.is_empty() && right.steps.is_empty(), "{right:?}");
         assert_eq!(right.later, ["BIOS Sriov: Disabled -> Enabled"]);
+    }
+
+    #[test]
+    fn a_machine_that_is_unwell_waits_where_the_spec_says_so() {
+        use crate::rack::spec::HealthGate::{Any, Ok, Warning};
+        for (gate, health, stops) in [
+            (Any, Some("Critical"), false),
+            (Warning, Some("Critical"), true),
+            (Warning, Some("Warning"), false),
+            (Ok, Some("Warning"), true),
+            (Ok, Some("OK"), false),
+            (Ok, None, false),
+        ] {
+            let mut node = spec().nodes[0].clone();
+            node.health = gate;
+            let mut survey = seen("u1");
+            survey.nodes[0].found.as_mut().unwrap().health = health.map(str::to_owned);
+            let image = ImageFacts { image: node.image.clone(), bytes: 1, root_digest: Digest([2; 32]) };
+            let problem = problem(&node, survey.nodes.first(), Some(&image));
+            assert_eq!(problem.map(|problem| problem.kind), stops.then(|| "unwell".to_owned()), "{gate:?} {health:?}");
+        }
     }
 
     #[test]

@@ -238,6 +238,7 @@ fn found(inventory: Inventory) -> Found {
         memory_bytes: inventory.memory_bytes,
         gpus: u32::try_from(inventory.gpus.len()).unwrap_or(u32::MAX),
         drives: drives.collect(),
+        health: inventory.health,
         gaps: inventory.gaps,
     }
 }

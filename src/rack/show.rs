@@ -22,7 +22,8 @@ pub struct Columns {
 /// A survey as a table.
 #[must_use]
 pub fn survey(survey: &Survey) -> Columns {
-    let header = vec!["slot", "node", "power", "model", "serial", "cpus", "memory", "gpus", "drives", "install to"];
+    let header =
+        vec!["slot", "node", "power", "health", "model", "serial", "cpus", "memory", "gpus", "drives", "install to"];
     Columns { header, rows: survey.nodes.iter().map(survey_row).collect() }
 }
 
@@ -31,12 +32,13 @@ fn survey_row(node: &SurveyNode) -> Vec<String> {
     let Some(found) = &node.found else {
         let kind = node.error.as_ref().map_or("unknown", |error| error.kind.as_str());
         row.push(format!("({kind})"));
-        row.extend((0..7).map(|_| dash(None)));
+        row.extend((0..8).map(|_| dash(None)));
         return row;
     };
     let drives: u64 = found.drives.iter().filter_map(|drive| drive.bytes).sum();
     row.extend([
         power(found.power).to_owned(),
+        dash(found.health.clone()),
         dash(found.model.clone()),
         dash(found.serial.clone()),
         dash(found.cpus.map(|cpus| cpus.to_string())),

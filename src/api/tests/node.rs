@@ -44,6 +44,7 @@ impl Machine for Obedient {
             memory_bytes: None,
             gpus: 0,
             drives: Vec::new(),
+            health: None,
             gaps: Vec::new(),
         })
     }

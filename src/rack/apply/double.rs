@@ -331,6 +331,7 @@ impl Machine for Handle {
                     ..FoundDrive::default()
                 })
                 .collect(),
+            health: None,
             gaps: Vec::new(),
         }))
     }

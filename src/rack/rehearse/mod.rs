@@ -281,6 +281,7 @@ pub fn rack_of(count: usize) -> Spec {
             disk: DiskSelector { serial: Some(format!("S{n:05}")), ..DiskSelector::default() },
             wipe: Wipe::default(),
             image: "rehearsed@1".parse().ok()?,
+            health: Default::default(),
             bios: Default::default(),
             serial: None,
             slot: None,

@@ -132,6 +132,7 @@ fn checked_node(node: &RawNode, raw: &RawSpec, places: &Places<'_>, place: &str)
         return Err(mistake(format!("the BIOS setting {name:?} is empty; write its value, or leave it out")));
     }
     Ok(NodeSpec {
+        health: node.health.or(raw.install.health).unwrap_or_default(),
         bios,
         serial: serial.map(str::to_owned),
         feed: feed.map(str::to_owned),

@@ -49,6 +49,7 @@ const NODE: Table = Table {
             "slot",
             "feed",
             "bios",
+            "health",
         ],
     )
 };
@@ -58,7 +59,10 @@ const SPEC: Table = Table {
         ("bmc", Table::new("[bmc]", &["username", "password-env", "password-file"])),
         ("disk", DISK),
         ("bios", BIOS),
-        ("install", Table::new("[install]", &["wipe", "parallel", "parallel-per-feed", "canaries", "stop-after"])),
+        (
+            "install",
+            Table::new("[install]", &["wipe", "health", "parallel", "parallel-per-feed", "canaries", "stop-after"]),
+        ),
         ("timeouts", Table::new("[timeouts]", &["bmc", "post", "stall", "install", "off", "boot"])),
         ("role", Table { each: Some(&ROLE), ..Table::new("[role]", &[]) }),
         ("node", NODE),

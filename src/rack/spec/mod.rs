@@ -57,6 +57,8 @@ pub struct NodeSpec {
     pub wipe: Wipe,
     /// The image.
     pub image: ImageRef,
+    /// How well it must be.
+    pub health: HealthGate,
     /// BIOS settings that it is to have, by the names of its BIOS.
     pub bios: BiosSettings,
     /// The serial number that the machine must have, as its BMC tells: what keeps swapped cables and addresses from being imaged.
@@ -73,6 +75,31 @@ impl NodeSpec {
     pub fn identity(&self) -> String {
         let system = self.system.as_deref().unwrap_or_default().to_lowercase();
         format!("{}#{system}", self.bmc.identity())
+    }
+}
+
+/// How well a node must be, by its BMC's judgement, before work on it is planned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HealthGate {
+    /// However it is.
+    #[default]
+    Any,
+    /// Not critical.
+    Warning,
+    /// Neither critical nor with a warning.
+    Ok,
+}
+
+impl HealthGate {
+    /// Whether a node that is judged so may be worked on. One that is not judged may.
+    #[must_use]
+    pub fn lets_through(self, health: Option<&str>) -> bool {
+        match health {
+            Some("Critical") => self == Self::Any,
+            Some("Warning") => self != Self::Ok,
+            _ => true,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::format::order::{DiskSelector, Wipe};
-use crate::rack::spec::{Login, NodeSpec, PasswordSource, Spec, SpecError, Timeouts, check};
+use crate::rack::spec::{HealthGate, Login, NodeSpec, PasswordSource, Spec, SpecError, Timeouts, check};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -46,6 +46,8 @@ pub(super) struct RawLogin {
 pub(super) struct RawInstall {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) wipe: Option<Wipe>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) health: Option<HealthGate>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) parallel: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -142,6 +144,8 @@ pub(super) struct RawNode {
     pub(super) slot: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) feed: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) health: Option<HealthGate>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) bios: BTreeMap<String, RawSetting>,
 }
@@ -166,6 +170,7 @@ impl From<Spec> for RawSpec {
             bios: BTreeMap::new(),
             install: RawInstall {
                 wipe: None,
+                health: None,
                 parallel: Some(spec.parallel),
                 parallel_per_feed: spec.parallel_per_feed,
                 canaries: Some(spec.canaries),
@@ -210,6 +215,7 @@ impl From<NodeSpec> for RawNode {
             image: Some(node.image.to_string()),
             slot: node.slot,
             feed: node.feed,
+            health: Some(node.health),
             bios: node.bios.into_iter().map(|(name, value)| (name, RawSetting::Text(value))).collect(),
         }
     }
