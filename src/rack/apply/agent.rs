@@ -64,7 +64,10 @@ impl Conductor {
             Report::Failed { error, untouched } => self.gave_up(&task, error, untouched).await,
         };
         if let Some(live) = self.live(&task) {
-            live.hear(None);
+            // What is refused may come from an earlier start of the node, and says nothing about this one.
+            if ended.is_ok() {
+                live.hear(None);
+            }
             live.wake.notify_one();
         }
         ended

@@ -356,6 +356,19 @@ impl Conductor {
         self.journal().nodes().await.map_err(RackError::Job)
     }
 
+    /// Whether somebody drives this task, or waits to.
+    #[cfg(test)]
+    pub(super) fn is_taken_up(&self, job: JobId, node: &NodeName) -> bool {
+        self.inner.live.find(job, node).is_some()
+    }
+
+    fn tell_waves(&self, id: JobId, paused: bool) {
+        let waves = self.inner.waves.lock().unwrap_or_else(PoisonError::into_inner).get(&id).and_then(Weak::upgrade);
+        if let Some(waves) = waves {
+            waves.pause(paused);
+        }
+    }
+
     fn evidence_room(&self) -> Option<EvidenceRoom> {
         self.desk().evidence.clone().map(EvidenceRoom)
     }
@@ -370,10 +383,7 @@ impl Conductor {
     /// appliance that was restarted either.
     pub async fn pause(&self, id: JobId, paused: bool) -> Result<JobView, RackError> {
         self.journal().pause(id, paused).await.map_err(RackError::Job)?;
-        let waves = self.inner.waves.lock().unwrap_or_else(PoisonError::into_inner).get(&id).and_then(Weak::upgrade);
-        if let Some(waves) = waves {
-            waves.pause(paused);
-        }
+        self.tell_waves(id, paused);
         tracing::info!(job = %id, paused, "job paused, or going on");
         self.job(id).await
     }
@@ -401,6 +411,8 @@ impl Conductor {
             }
         }
         self.journal().close_if_over(id, clock::now()).await.map_err(RackError::Job)?;
+        // Who waits for its turn finds out that it is not wanted any more.
+        self.tell_waves(id, false);
         tracing::info!(job = %id, rack = job.rack, "job cancelled");
         self.job(id).await
     }

@@ -560,6 +560,21 @@ async fn a_paused_job_begins_no_other_node_until_it_goes_on() {
     assert!(world.conductor.job(job).await.unwrap().nodes.iter().any(|node| node.state == TaskState::Queued));
     assert!(!world.conductor.pause(job, false).await.unwrap().paused);
     assert_eq!(world.over(job).await.state, JobState::Done);
+    // One that is cancelled while it is paused is over, and nobody waits for a turn any more.
+    world.spec = spec("other", &["n1", "n2"], "node@1");
+    for node in &mut world.spec.nodes {
+        node.bmc = crate::rack::spec::BmcAddress::Url(format!("https://{}.other", node.name));
+    }
+    world.spec.parallel = 1;
+    let second = world.conductor.apply(world.spec.clone(), &[]).await.unwrap();
+    world.conductor.pause(second, true).await.unwrap();
+    world.conductor.cancel(second).await.unwrap();
+    assert!(!world.over(second).await.paused);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while ["n1", "n2"].iter().any(|node| world.conductor.is_taken_up(second, &name(node))) {
+        assert!(Instant::now() < deadline, "somebody waits for ever");
+        sleep(Duration::from_millis(5)).await;
+    }
     let refused = world.conductor.pause(job, true).await.unwrap_err();
     assert_eq!(refused.kind(), "conflict", "{refused}");
     world.stop().await;
