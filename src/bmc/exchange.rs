@@ -16,7 +16,7 @@ use super::quirk::{self, Quirks};
 use super::recorded::Folder;
 use super::session::{Login, Session};
 use super::trace::Trace;
-use super::wire::Wire;
+use super::wire::{Stream, Wire};
 use super::words::{Words, quote};
 use super::{BmcError, Timing};
 
@@ -326,6 +326,33 @@ impl Exchange {
             }
             tracing::debug!(bmc = self.bmc, request = ask.name(), %error, "read again after a broken connection");
             tokio::time::sleep(self.timing.busy_pause).await;
+        }
+    }
+
+    /// Opens a stream; logs in, and in again once where the session has ended.
+    pub(super) async fn stream(&self, ask: &Ask) -> Result<Stream, BmcError> {
+        let Source::Wire(wire) = &self.source else {
+            return Err(BmcError::Recorded { folder: self.bmc.clone(), request: ask.name() });
+        };
+        let path = self.own(&ask.path).ok_or_else(|| self.foreign(ask, &ask.path))?;
+        let ask = Ask { path, ..ask.clone() };
+        let mut renewed = false;
+        loop {
+            let login = self.session.current(self).await?;
+            let mut headers = HeaderMap::new();
+            login.apply(&mut headers);
+            let stream = wire.open(&ask, &headers, self.timing.answer).await?;
+            match stream.status {
+                status if status.is_success() => return Ok(stream),
+                StatusCode::UNAUTHORIZED if login.may_expire() && !renewed => {
+                    renewed = true;
+                    self.session.forget(&login).await;
+                }
+                status => {
+                    let answer = Answer { status, headers: HeaderMap::new(), body: Bytes::new() };
+                    return Err(self.refusal(&ask, &answer, "it opens no stream of events".to_owned()));
+                }
+            }
         }
     }
 

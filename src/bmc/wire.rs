@@ -12,12 +12,12 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{self, HeaderValue};
-use hyper::{HeaderMap, Request};
+use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use url::{Host, Url};
@@ -54,18 +54,18 @@ pub(super) struct Wire {
 
 /// The connections to one BMC, shared by all that talk to it through one gateway: a job's steps, and a survey beside them.
 pub(super) struct Lines {
-    room: Semaphore,
+    room: Arc<Semaphore>,
     idle: Mutex<Vec<Connection>>,
 }
 
 impl Lines {
     pub(super) fn new() -> Self {
-        Self { room: Semaphore::new(CONNECTIONS), idle: Mutex::default() }
+        Self { room: Arc::new(Semaphore::new(CONNECTIONS)), idle: Mutex::default() }
     }
 
     /// Waits until one may be used.
-    pub(super) async fn free(&self) -> SemaphorePermit<'_> {
-        self.room.acquire().await.expect("the semaphore is never closed")
+    pub(super) async fn free(&self) -> OwnedSemaphorePermit {
+        self.room.clone().acquire_owned().await.expect("the semaphore is never closed")
     }
 }
 
@@ -146,6 +146,18 @@ impl Wire {
                 Ok(answer)
             }
         }
+    }
+
+    /// Sends one request whose answer is taken as it comes, on a connection of its own. `limit` bounds the wait for its head.
+    pub(super) async fn open(&self, ask: &Ask, extra: &HeaderMap, limit: Duration) -> Result<Stream, BmcError> {
+        let free = self.lines.free().await;
+        let mut connection = self.connect().await?;
+        let mut request = self.request(ask, extra).await?;
+        request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("text/event-stream"));
+        let head = timeout(limit, connection.head(request)).await.map_err(|_| self.timed_out("answer", limit))?;
+        let head = head.map_err(|error| self.unreachable(Reach::Broken(root_cause(&error))))?;
+        let (parts, body) = head.into_parts();
+        Ok(Stream { status: parts.status, body, connection, bmc: self.bmc.clone(), _free: free })
     }
 
     fn waiting(&self, safe: bool) -> Option<Connection> {
@@ -304,7 +316,61 @@ impl Wire {
     }
 }
 
+/// An answer that is taken as it comes.
+pub(super) struct Stream {
+    pub(super) status: StatusCode,
+    body: Incoming,
+    connection: Connection,
+    bmc: String,
+    _free: OwnedSemaphorePermit,
+}
+
+impl Stream {
+    /// How long nothing may come: a BMC that has something to say, or to keep alive, says it sooner.
+    const SILENCE: Duration = Duration::from_secs(600);
+
+    /// What comes next; none at its end, or after a long silence.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, BmcError> {
+        loop {
+            let frame = tokio::select! {
+                biased;
+                frame = self.body.frame() => frame,
+                _ = &mut self.connection.driver => {
+                    // What it has delivered is still to be read.
+                    self.connection.driver = Box::pin(std::future::pending());
+                    continue;
+                }
+                () = tokio::time::sleep(Self::SILENCE) => return Ok(None),
+            };
+            let broken =
+                |error| BmcError::Unreachable { bmc: self.bmc.clone(), why: Reach::Broken(root_cause(&error)) };
+            match frame.transpose().map_err(broken)?.map(hyper::body::Frame::into_data) {
+                None => return Ok(None),
+                Some(Ok(bytes)) => return Ok(Some(bytes)),
+                Some(Err(_)) => {}
+            }
+        }
+    }
+}
+
 impl Connection {
+    /// Sends a request and waits for the head of its answer.
+    async fn head(&mut self, request: Request<Payload>) -> Result<Response<Incoming>, hyper::Error> {
+        let sender = &mut self.sender;
+        let head = async {
+            sender.ready().await?;
+            sender.send_request(request).await
+        };
+        let mut head = std::pin::pin!(head);
+        tokio::select! {
+            biased;
+            head = &mut head => return head,
+            _ = &mut self.driver => {}
+        }
+        self.driver = Box::pin(std::future::pending());
+        head.await
+    }
+
     /// Whether the BMC has kept it open; gives the connection a chance to notice that it was not.
     fn is_open(&mut self) -> bool {
         (&mut self.driver).now_or_never().is_none() && !self.sender.is_closed()

@@ -4,6 +4,7 @@
 mod cli;
 mod double;
 mod emulator;
+mod events;
 mod facts;
 mod malice;
 mod recorded;

@@ -140,17 +140,23 @@ pub(super) enum Managed {
         #[arg(long)]
         first_login: bool,
     },
-    /// List who the BMC sends events to, or add one
-    Events {
-        #[command(flatten)]
-        target: TargetArgs,
-        /// Send events to this address
-        #[arg(long, value_name = "URL")]
-        subscribe: Option<String>,
-        /// No longer send events to this address
-        #[arg(long, value_name = "URL")]
-        unsubscribe: Option<String>,
-    },
+    /// List who the BMC sends events to, or add one; with --follow, show its events as they happen
+    Events(EventsArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct EventsArgs {
+    #[command(flatten)]
+    pub(super) target: TargetArgs,
+    /// Show events from now on, until Ctrl-C: by the BMC's stream where it has one, else by its logs
+    #[arg(long, conflicts_with_all = ["subscribe", "unsubscribe"])]
+    pub(super) follow: bool,
+    /// Send events to this address
+    #[arg(long, value_name = "URL")]
+    pub(super) subscribe: Option<String>,
+    /// No longer send events to this address
+    #[arg(long, value_name = "URL")]
+    pub(super) unsubscribe: Option<String>,
 }
 
 /// What boots next.

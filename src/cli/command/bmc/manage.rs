@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::args::{Keys, Managed, Next, TargetArgs};
+use super::args::{EventsArgs, Keys, Managed, Next, TargetArgs};
 use super::{ended, explain, show, target, with};
-use crate::bmc::{Bmc, BmcError, BootTarget, FirmwareSource, PinFile, SecureBoot, Timing, change_first_password};
+use crate::bmc::{
+    Bmc, BmcError, BmcEvent, BootTarget, FirmwareSource, PinFile, SecureBoot, Timing, change_first_password,
+};
 use crate::cli::Context;
 use crate::cli::exit::{CliError, DONE, Exit, FAILED};
 use crate::model::Secret;
@@ -48,9 +50,8 @@ pub(super) async fn run(verb: Managed, context: &Context) -> Result<Exit, CliErr
             print(&target, context, async |bmc: &Bmc| bmc.set_bios(&set).await, show::bios_order).await
         }
         Managed::BootOrder { target, first } => {
-            let work = async |bmc: &Bmc| match first.is_empty() {
-                true => bmc.boot_order().await,
-                false => bmc.set_boot_order(&first).await,
+            let work = async |bmc: &Bmc| {
+                if first.is_empty() { bmc.boot_order().await } else { bmc.set_boot_order(&first).await }
             };
             print(&target, context, work, |found| show::boot_order(found)).await
         }
@@ -86,7 +87,7 @@ pub(super) async fn run(verb: Managed, context: &Context) -> Result<Exit, CliErr
             let new = new_password(&new_password_env)?;
             password(&target, &new, first_login, context).await
         }
-        Managed::Events { target, subscribe, unsubscribe } => events(&target, subscribe, unsubscribe, context).await,
+        Managed::Events(which) => events(which, context).await,
     }
 }
 
@@ -99,6 +100,26 @@ async fn print<T: Serialize>(
 ) -> Result<Exit, CliError> {
     let found = with(target, context, work).await?;
     context.output.value(&found, shown)?;
+    Ok(DONE)
+}
+
+/// Shows events as they happen, a line each, until Ctrl-C.
+async fn follow(target: &TargetArgs, context: &Context) -> Result<Exit, CliError> {
+    let show = |event: BmcEvent| {
+        let printed = context.output.line(&event, |event| {
+            let BmcEvent { time, severity, source, message, .. } = event;
+            format!("{}  {severity:<8}  {source:<8}  {message}", time.as_deref().unwrap_or("-"))
+        });
+        // Standard output has gone: nobody watches any more.
+        drop(printed);
+    };
+    let followed = async |bmc: &Bmc| {
+        tokio::select! {
+            ended = bmc.follow_events(show) => ended,
+            _ = tokio::signal::ctrl_c() => Ok(()),
+        }
+    };
+    with(target, context, followed).await?;
     Ok(DONE)
 }
 
@@ -180,22 +201,20 @@ async fn password(args: &TargetArgs, new: &Secret, first_login: bool, context: &
     }
 }
 
-async fn events(
-    target: &TargetArgs,
-    subscribe: Option<String>,
-    unsubscribe: Option<String>,
-    context: &Context,
-) -> Result<Exit, CliError> {
+async fn events(which: EventsArgs, context: &Context) -> Result<Exit, CliError> {
+    if which.follow {
+        return follow(&which.target, context).await;
+    }
     let work = async |bmc: &Bmc| {
-        if let Some(destination) = &subscribe {
+        if let Some(destination) = &which.subscribe {
             bmc.subscribe(destination, "bedplate").await?;
         }
-        if let Some(destination) = &unsubscribe {
+        if let Some(destination) = &which.unsubscribe {
             for known in bmc.subscriptions().await?.iter().filter(|known| &known.destination == destination) {
                 bmc.unsubscribe(known).await?;
             }
         }
         bmc.subscriptions().await
     };
-    print(target, context, work, |found| show::subscriptions(found)).await
+    print(&which.target, context, work, |found| show::subscriptions(found)).await
 }
