@@ -251,6 +251,7 @@ impl Conductor {
                 live: live.clone(),
                 machine: None,
                 waiting: Waiting::default(),
+                steady: false,
                 evidence: self.evidence_room(),
             };
             let drive = Drive {

@@ -33,6 +33,8 @@ pub(super) struct RackHands {
     pub(super) live: Arc<Live>,
     pub(super) machine: Option<Box<dyn Machine>>,
     pub(super) waiting: Waiting,
+    /// Whether the last try succeeded: what this one finds was left so by these hands, and not by an appliance that died.
+    pub(super) steady: bool,
     pub(super) evidence: Option<EvidenceRoom>,
 }
 
@@ -70,19 +72,21 @@ impl Waiting {
 impl Hands for RackHands {
     async fn perform(&mut self, task: &TaskRow) -> Result<Outcome, StepError> {
         let since = self.waiting.since(task);
+        let steady = std::mem::take(&mut self.steady);
         let tried = match task.step {
             Step::PowerOff => self.power_off().await,
             Step::SetBios => self.set_bios().await,
             Step::CheckBios => self.check_bios().await,
             Step::InsertMedia => self.insert(task).await,
             Step::BootMedia => self.boot_from(BootFrom::Media).await,
-            Step::PowerOn | Step::StartDisk => self.power_on(task).await,
+            Step::PowerOn | Step::StartDisk => self.power_on(task, steady).await,
             Step::Install => return self.watch_install(task, since).await,
             Step::WaitOff => self.await_off(task, since).await,
             Step::EjectMedia => self.eject().await,
             Step::BootDisk => self.boot_from(BootFrom::Disk).await,
             Step::Boot => return self.watch_boot(since).await,
         };
+        self.steady = matches!(tried, Ok(Outcome::Done));
         tried.map_err(|error| {
             // The next try begins with a new session.
             self.machine = None;
@@ -144,15 +148,16 @@ impl RackHands {
 
     /// Switches the machine on, unless it was on before: an appliance that died after it had said so must not say it again to a
     /// machine whose agent has done its work meanwhile, and switched it off.
-    async fn power_on(&mut self, task: &TaskRow) -> Result<Outcome, MachineError> {
+    async fn power_on(&mut self, task: &TaskRow, steady: bool) -> Result<Outcome, MachineError> {
         let ran = |live: &Live| task.step == Step::PowerOn && (task.ordered.is_some() || live.spoke());
         let live = self.live.clone();
         if ran(&live) {
             return Ok(Outcome::Done);
         }
         let machine = self.machine().await?;
-        // In this order: who is seen off and has said nothing did not run.
-        if machine.power().await? == Power::On || ran(&live) {
+        // In this order: who is seen off and has said nothing did not run. A step that follows another needs no look: it is the first
+        // to switch the machine on.
+        if !steady && (machine.power().await? == Power::On || ran(&live)) {
             return Ok(Outcome::Done);
         }
         machine.power_on().await?;
