@@ -1,7 +1,7 @@
 //! A BMC's events as they happen: by server-sent events where it has them, else by looking at its logs again and again.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -11,10 +11,8 @@ use super::{Bmc, BmcError, LogEntry};
 
 /// Bytes of one event at most.
 const EVENT_MAX: usize = 1024 * 1024;
-/// Between two looks at the logs.
-const LOOK: Duration = Duration::from_secs(10);
-/// Before a stream that ended is opened again.
-const AGAIN: Duration = Duration::from_secs(2);
+/// Times the usual pause between two looks: between two looks at the logs, which are long.
+const SELDOM: u32 = 10;
 /// Log entries that a look compares.
 const ENTRIES: usize = 200;
 
@@ -52,6 +50,7 @@ impl Bmc {
             return Err(self.unsupported("tell events: it has neither a stream of them nor a log"));
         }
         loop {
+            let began = Instant::now();
             if let Some(link) = stream.clone() {
                 match self.read_stream(&link, &mut tell).await {
                     Ok(()) => {}
@@ -61,13 +60,16 @@ impl Bmc {
                     Err(error) => return Err(error),
                 }
             }
+            // A BMC that ends each stream at once is not asked for its logs all the time.
+            let seldom = SELDOM * self.timing().look;
+            let lasted = stream.is_some() && began.elapsed() >= seldom;
             let look = self.new_entries(&mut seen, &mut tell).await;
             match (&stream, look) {
                 (Some(_), _) | (None, Ok(())) => {}
                 (None, Err(error)) if error.is_passing() && seen.is_some() => {}
                 (None, Err(error)) => return Err(error),
             }
-            tokio::time::sleep(if stream.is_some() { AGAIN } else { LOOK }).await;
+            tokio::time::sleep(if lasted { self.timing().look } else { seldom }).await;
         }
     }
 

@@ -126,7 +126,8 @@ pub fn between(before: Option<&JobView>, view: &JobView, now: Timestamp) -> Vec<
     }
     match (before.is_some_and(|before| before.paused), view.paused) {
         (false, true) => tell(now, Happening::JobPaused),
-        (true, false) => tell(now, Happening::JobResumed),
+        // What has ended is not paused any more, and does not go on either.
+        (true, false) if view.state == JobState::Running => tell(now, Happening::JobResumed),
         _ => {}
     }
     for node in &view.nodes {
@@ -269,6 +270,9 @@ mod tests {
         assert!(told(Some(&install), &little).is_empty(), "a little progress is no news");
         little.paused = true;
         assert_eq!(names(&told(Some(&install), &little)), ["job-paused "]);
+        assert_eq!(names(&told(Some(&little), &install)), ["job-resumed "]);
+        let over = job(node(TaskState::Cancelled, Install, 7_000, &passed));
+        assert_eq!(names(&told(Some(&little), &over)), ["node-ended ", "job-ended "], "it does not go on");
     }
 
     #[test]
