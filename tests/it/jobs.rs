@@ -189,7 +189,7 @@ fn the_full_screen_shows_the_rack_and_obeys_its_keys() {
     let spec = std::fs::read_to_string(&scene.spec).unwrap().replace("parallel = 12", "parallel = 1");
     std::fs::write(&scene.spec, spec).unwrap();
     scene.server.run(&["rack", "apply", &scene.spec, "--yes"]);
-    shows(&screen, "install");
+    shows(&screen, "1 running");
     terminal.press("p");
     shows(&screen, "paused: nodes that were begun go on");
     // What was begun goes on, and no other is begun.
