@@ -1,6 +1,7 @@
 //! Which sessions this user's processes have open at which BMC, one small file each, so that the session of a process that was killed
 //! is found and deleted at the next contact. Losing the folder costs nothing but that.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,6 +12,9 @@ use crate::sys::process;
 const UNNAMED: &str = "?";
 /// The owner of a note whose answer will not come any more.
 const NOBODY: &str = "-";
+
+/// How often a note is written into a folder that goes at the same moment.
+const TRIES: usize = 8;
 
 /// The folder of one user's open sessions.
 pub(super) struct Ledger {
@@ -76,17 +80,29 @@ impl Ledger {
         self.write(authority, place, &process::identity(), place)
     }
 
+    /// Notes that this process has let go of its session without ending it.
+    pub(super) fn left(&self, authority: &str, place: &str) -> std::io::Result<()> {
+        self.write(authority, place, NOBODY, place)
+    }
+
     fn write(&self, authority: &str, name: &str, owner: &str, place: &str) -> std::io::Result<()> {
         let file = self.file(authority, name);
         let text = format!("{owner}\n{place}\n");
-        match std::fs::write(&file, &text) {
-            // The folder goes with its last note.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                std::fs::create_dir_all(self.of(authority))?;
-                std::fs::write(&file, &text)
+        // The folder goes with its last note, which may be another's and end at this very moment.
+        for _ in 0..TRIES {
+            match std::fs::write(&file, &text) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    match std::fs::create_dir_all(self.of(authority)) {
+                        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists) => {
+                            return Err(error);
+                        }
+                        _ => {}
+                    }
+                }
+                written => return written,
             }
-            written => written,
         }
+        std::fs::write(&file, &text)
     }
 
     /// Forgets a session, or a note.
@@ -155,6 +171,23 @@ mod tests {
         assert!(!ledger.noted("10.0.0.6:443").is_left());
         ledger.ended(AT, SECOND);
         assert!(!ledger.noted(AT).is_left());
+    }
+
+    #[test]
+    fn notes_that_come_and_go_at_once_are_all_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::at(folder.path().join("sessions"));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..300 {
+                        let note = ledger.asked(AT).unwrap();
+                        ledger.settled(AT, &note, false).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(ledger.noted(AT), Noted::default());
     }
 
     #[test]

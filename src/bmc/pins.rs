@@ -37,6 +37,9 @@ pub trait Pins: Send + Sync + 'static {
     /// Notes that this process has a session at a BMC, so that it is found should the process be killed.
     fn session_begun(&self, _authority: &str, _place: &str) {}
 
+    /// Notes that nobody will end a session that this process has, so that it is ended at the next contact.
+    fn session_left(&self, _authority: &str, _place: &str) {}
+
     /// Forgets a session that is no more.
     fn session_ended(&self, _authority: &str, _place: &str) {}
 
@@ -138,6 +141,10 @@ impl Pins for PinFile {
 
     fn session_begun(&self, authority: &str, place: &str) {
         drop(self.sessions.begun(authority, place).inspect_err(|error| not_noted(authority, error)));
+    }
+
+    fn session_left(&self, authority: &str, place: &str) {
+        drop(self.sessions.left(authority, place).inspect_err(|error| not_noted(authority, error)));
     }
 
     fn session_ended(&self, authority: &str, place: &str) {

@@ -2,6 +2,7 @@
 //! close.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hyper::header::{self, HeaderValue};
 use hyper::{HeaderMap, Method};
@@ -24,7 +25,43 @@ pub(super) enum Login {
     /// Basic credentials with each request.
     Basic(HeaderValue),
     /// A session's token.
-    Token { token: HeaderValue, place: Option<String> },
+    Token { token: HeaderValue, open: Option<Arc<Open>> },
+}
+
+/// A session that is open at a BMC. Dropped without having been ended there, wherever a caller was broken off, it is noted as left.
+pub(super) struct Open {
+    ledger: Arc<dyn Pins>,
+    bmc: String,
+    place: String,
+    ended: AtomicBool,
+}
+
+impl Open {
+    fn begin(ledger: Arc<dyn Pins>, bmc: &str, place: String) -> Arc<Self> {
+        ledger.session_begun(bmc, &place);
+        Arc::new(Self { ledger, bmc: bmc.to_owned(), place, ended: AtomicBool::new(false) })
+    }
+
+    pub(super) fn place(&self) -> &str {
+        &self.place
+    }
+
+    fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+        self.ledger.session_ended(&self.bmc, &self.place);
+    }
+
+    fn leave(&self) {
+        if !self.ended.swap(true, Ordering::Relaxed) {
+            self.ledger.session_left(&self.bmc, &self.place);
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.leave();
+    }
 }
 
 impl Login {
@@ -200,11 +237,9 @@ impl Session {
         let place = answer.header(header::LOCATION).map(str::to_owned).or(named);
         let place = place.and_then(|link| exchange.own(&link));
         tracing::info!(target: "audit", bmc = exchange.bmc(), session = place, "BMC session begun");
-        if let Some(place) = &place {
-            self.ledger.session_begun(exchange.bmc(), place);
-        }
+        let open = place.map(|place| Open::begin(Arc::clone(&self.ledger), exchange.bmc(), place));
         note.settle(true);
-        let login = Login::Token { token, place };
+        let login = Login::Token { token, open };
         if exchange.has(Fact::SessionLeftBehind) {
             self.sweep(exchange, &login, path).await;
         }
@@ -237,7 +272,10 @@ impl Session {
             _ => false,
         };
         if same {
-            state.login = None;
+            // Now, not with the last copy of it: by then the BMC may have given its number to the next.
+            if let Some(Login::Token { open: Some(open), .. }) = state.login.take() {
+                open.leave();
+            }
         }
     }
 
@@ -245,9 +283,9 @@ impl Session {
     pub(super) async fn end(&self, exchange: &Exchange) {
         let login = self.state.lock().await.login.take();
         let Some(login @ Login::Token { .. }) = login else { return };
-        let Login::Token { place: Some(place), .. } = &login else { return };
-        if self.delete(exchange, &login, place).await {
-            self.ledger.session_ended(exchange.bmc(), place);
+        let Login::Token { open: Some(open), .. } = &login else { return };
+        if self.delete(exchange, &login, &open.place).await {
+            open.end();
         }
     }
 

@@ -16,9 +16,10 @@ impl Session {
     /// Deletes the sessions that killed processes of ours left at this BMC, whose sessions are made at `path`.
     pub(super) async fn sweep(&self, exchange: &Exchange, login: &Login, path: &str) {
         let noted = self.ledger.sessions_noted(exchange.bmc());
-        let Login::Token { place: own, .. } = login else { return };
+        let Login::Token { open, .. } = login else { return };
+        let own = open.as_ref().map(|open| open.place());
         for place in &noted.left {
-            if own.as_ref() == Some(place) {
+            if own == Some(place.as_str()) {
                 continue;
             }
             // A BMC that was restarted gives its numbers anew: what stands there now may be somebody else's.
@@ -36,14 +37,15 @@ impl Session {
     /// Deletes the sessions of our user, made from our address, that no running process of ours holds; none where it has to be tried
     /// again. A BMC that does not say where sessions were made from keeps them, until it ends them by itself.
     async fn sweep_unnamed(&self, exchange: &Exchange, login: &Login, path: &str, held: &[String]) -> Option<()> {
-        let Login::Token { place: Some(own), .. } = login else { return Some(()) };
+        let Login::Token { open: Some(open), .. } = login else { return Some(()) };
+        let own = open.place();
         let mine = self.read(exchange, login, own).await?.1;
         let (Some(origin), Some(user)) = (mine[ORIGIN].as_str(), mine["UserName"].as_str()) else { return Some(()) };
         let all = self.read(exchange, login, path).await?.1;
         let members = all["Members"].as_array().map(Vec::as_slice).unwrap_or_default();
         for member in members.iter().take(MEMBERS_MAX) {
             let Some(place) = member["@odata.id"].as_str().and_then(|link| exchange.own(link)) else { continue };
-            if place == *own || held.contains(&place) {
+            if place == own || held.contains(&place) {
                 continue;
             }
             let (status, session) = self.read(exchange, login, &place).await?;

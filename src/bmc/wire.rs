@@ -151,7 +151,11 @@ impl Wire {
     /// Sends one request whose answer is taken as it comes, on a connection of its own. `limit` bounds the wait for its head.
     pub(super) async fn open(&self, ask: &Ask, extra: &HeaderMap, limit: Duration) -> Result<Stream, BmcError> {
         let free = self.lines.free().await;
-        let mut connection = self.connect().await?;
+        // One that waits, so that there are never more than may be.
+        let mut connection = match self.waiting(ask.is_safe()) {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
         let mut request = self.request(ask, extra).await?;
         request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("text/event-stream"));
         let head = timeout(limit, connection.head(request)).await.map_err(|_| self.timed_out("answer", limit))?;

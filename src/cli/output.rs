@@ -1,6 +1,7 @@
 //! The only printer: data on standard output, for people or as JSON from one value; talk on standard error.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::ops::ControlFlow;
 
 use comfy_table::{ContentArrangement, Table, TableStyle};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -46,25 +47,23 @@ impl Output {
         self.data(&text)
     }
 
-    /// Prints one line of a stream of values: compact JSON, or the text that `human` makes of it.
-    pub fn line<T: Serialize + ?Sized>(&self, value: &T, human: impl FnOnce(&T) -> String) -> Result<(), CliError> {
+    /// Prints one line of a stream of values: compact JSON, or the text that `human` makes of it. Breaks when its reader has gone away,
+    /// because a stream that nobody reads ends.
+    pub fn line<T: Serialize + ?Sized>(
+        &self,
+        value: &T,
+        human: impl FnOnce(&T) -> String,
+    ) -> Result<ControlFlow<()>, CliError> {
         let text = match self.format {
             Format::Human => human(value),
             Format::Json => serde_json::to_string(value)?,
         };
-        self.data(&text)
+        print(&text)
     }
 
     /// Prints text as it is, with a line end where it lacks one. A reader that has gone away is no failure.
     pub fn data(&self, text: &str) -> Result<(), CliError> {
-        let mut out = std::io::stdout().lock();
-        let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
-        match out.write_all(text.as_bytes()).and_then(|()| out.write_all(end.as_bytes())).and_then(|()| out.flush()) {
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-                Err(CliError::because("write to standard output", &error))
-            }
-            _ => Ok(()),
-        }
+        print(text).map(|_| ())
     }
 
     /// Prints bytes as they are.
@@ -100,6 +99,17 @@ impl Output {
             bar.set_style(style.progress_chars("=> "));
         }
         bar
+    }
+}
+
+/// Prints text, with a line end where it lacks one; breaks when its reader has gone away.
+fn print(text: &str) -> Result<ControlFlow<()>, CliError> {
+    let mut out = std::io::stdout().lock();
+    let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    match out.write_all(text.as_bytes()).and_then(|()| out.write_all(end.as_bytes())).and_then(|()| out.flush()) {
+        Ok(()) => Ok(ControlFlow::Continue(())),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+        Err(error) => Err(CliError::because("write to standard output", &error)),
     }
 }
 

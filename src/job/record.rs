@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::format::order::{Booted, DiskSelector, Installed, Wipe};
 use crate::job::Step;
+use crate::job::step::steps;
 use crate::model::{Digest, ImageRef, JobId, NodeName};
 use crate::sys::clock::Timestamp;
 
@@ -63,8 +64,7 @@ impl Work {
     /// The step after `step`; `None` after the last.
     #[must_use]
     pub fn after(&self, step: Step) -> Option<Step> {
-        let next = step.next()?;
-        if next.is_of_bios() && self.bios.is_empty() { self.after(next) } else { Some(next) }
+        steps(!self.bios.is_empty()).find(|next| *next > step)
     }
 }
 

@@ -102,7 +102,11 @@ impl Drive {
 
     async fn step(&self, hands: &mut dyn Hands, task: &TaskRow, clock: &mut StepClock) -> Result<(), JobError> {
         let deadline = clock.deadline(task, hands.limit(task.step));
-        let tried = timeout_at(deadline, hands.perform(task)).await;
+        let tried = tokio::select! {
+            biased;
+            tried = timeout_at(deadline, hands.perform(task)) => tried,
+            () = self.overtaken(task) => return Ok(()),
+        };
         match tried {
             Ok(Ok(Outcome::Done)) => {
                 hands.trouble(None);
@@ -141,6 +145,21 @@ impl Drive {
             }
             Ok(Err(error)) => self.fail(task, error.fault).await,
             Err(_) => self.fail(task, too_long(task.step, hands.limit(task.step), clock)).await,
+        }
+    }
+
+    /// Waits until the node has reported what the present try is for: a BMC that shows it as off must not be told to start it again when
+    /// it has said itself that it ran. Whoever cancels waits for the try, because no request to a BMC may be under way when the node is
+    /// made safe.
+    async fn overtaken(&self, seen: &TaskRow) {
+        loop {
+            self.wake.notified().await;
+            let told = |task: &TaskRow| (task.installed.is_some(), task.booted.is_some());
+            match self.journal.task(self.job, &self.node).await {
+                Ok(now) if told(&now) == told(seen) => {}
+                // Whoever reads it next tells what is wrong with the journal.
+                _ => return,
+            }
         }
     }
 
@@ -225,6 +244,10 @@ impl Drive {
         let change = |task: &mut TaskRow| {
             if task.state != TaskState::Running {
                 return Err(JobError::Refused("the task has moved on".to_owned()));
+            }
+            // A node may speak before its BMC has shown that it was started: it booted all the same, be it in no time.
+            if task.step != Step::Boot {
+                task.enter(Step::Boot, now);
             }
             task.enter(Step::Boot, now);
             task.state = TaskState::Imaged;

@@ -50,6 +50,11 @@ pub const STEPS: [Step; 12] = [
     Step::Boot,
 ];
 
+/// The steps of a node that has BIOS settings to be made, or none.
+pub fn steps(bios: bool) -> impl Iterator<Item = Step> {
+    STEPS.into_iter().filter(move |step| bios || !step.is_of_bios())
+}
+
 impl Step {
     /// The step after this one; `None` after the last.
     #[must_use]

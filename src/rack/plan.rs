@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::job::step::STEPS;
+use crate::job::step::steps;
 use crate::job::{NodeRow, Step};
 use crate::model::{Digest, ImageRef, NodeName};
 use crate::rack::check::{self, DiskVerdict};
@@ -154,7 +154,7 @@ fn node_plan(
             plan.later = bios.collect();
         } else {
             plan.changes.extend(bios);
-            plan.steps = STEPS.into_iter().filter(|step| !step.is_of_bios() || !node.bios.is_empty()).collect();
+            plan.steps = steps(!node.bios.is_empty()).collect();
             plan.reboots = REBOOTS;
             plan.seconds = known
                 .and_then(|row| row.last_seconds)
@@ -358,7 +358,7 @@ mod tests {
             row.holds.as_mut().unwrap().root_digest = Digest([3; 32]);
             row
         };
-        let steps: Vec<Step> = STEPS.into_iter().filter(|step| !step.is_of_bios()).collect();
+        let steps: Vec<Step> = steps(false).collect();
         for (reason, uuid, known) in [
             ("never reported", "u1", None),
             ("in place of os@1", "u1", Some(runs("os@1"))),
@@ -416,7 +416,11 @@ mod tests {
             |known: Option<NodeRow>| node_plan(&spec.nodes[0], survey.nodes.first(), known.as_ref(), Some(&image));
         let fresh = decide(None);
         assert!(fresh.changes.iter().any(|change| change == "BIOS Sriov: Disabled -> Enabled"), "{fresh:?}");
-        assert_eq!((fresh.reboots, fresh.steps.as_slice()), (REBOOTS, &STEPS[..]), "no reboot of its own");
+        assert_eq!(
+            (fresh.reboots, fresh.steps.as_slice()),
+            (REBOOTS, &steps(true).collect::<Vec<_>>()[..]),
+            "no reboot of its own"
+        );
         let right = decide(Some(runs("os@2")));
         assert!(right.changes.is_empty() && right.steps.is_empty(), "{right:?}");
         assert_eq!(right.later, ["BIOS Sriov: Disabled -> Enabled"]);

@@ -46,6 +46,8 @@ fn mistakes_in_a_spec() {
         ("unknown key in a disk", format!("{TOP}{NODE}disk = {{ serail = \"x\" }}\n")),
         ("password in the spec", format!("{TOP}{NODE}username = \"a\"\npassword = \"hunter2\"\n")),
         ("wrong type", format!("{TOP}{NODE}slot = \"twelve\"\n")),
+        ("password among BIOS settings", format!("{TOP}{NODE}bios = {{ AdminPassword = \"hunter2\" }}\n")),
+        ("empty BIOS setting", format!("{TOP}{NODE}bios = {{ Sriov = \"\" }}\n")),
         ("no such role", format!("{TOP}{NODE}role = \"gpu\"\n[role.storage]\nimage = \"os@2\"\n")),
         ("unknown key in a role", format!("{TOP}{NODE}[role.gpu]\nimages = \"os@2\"\n")),
         ("no role at all", format!("{TOP}{NODE}role = \"gpu\"\n")),
@@ -117,6 +119,15 @@ fn a_list_becomes_a_spec_and_files_of_passwords() {
     let third = rack(folder.path(), &[&args[..], &["--into", "third.toml"]].concat());
     assert!(String::from_utf8(third.stderr).unwrap().contains("holds another password"));
     assert!(!folder.path().join("third.toml").exists());
+    // What cannot become a spec leaves nothing behind.
+    std::fs::write(folder.path().join("Row 8 (new).csv"), list.replace("10.0.0.2", "10.0.0.1")).unwrap();
+    let double = rack(folder.path(), &["import", "Row 8 (new).csv", "--image", "os@1", "--name", "row-8"]);
+    assert_eq!(double.status.code(), Some(2), "{}", String::from_utf8_lossy(&double.stderr));
+    let unnamed = rack(folder.path(), &["import", "Row 8 (new).csv", "--image", "os@1"]);
+    assert!(String::from_utf8(unnamed.stderr).unwrap().contains("--name row-7"));
+    let left: Vec<_> = std::fs::read_dir(folder.path().join("bmc-passwords")).unwrap().collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(!folder.path().join("row-8.toml").exists() && !folder.path().join("Row 8 (new).toml").exists());
 }
 
 #[test]

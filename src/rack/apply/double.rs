@@ -37,6 +37,8 @@ pub(super) struct Oddity {
     pub(super) no_boot: u32,
     /// The next verbs fail in passing, this many times.
     pub(super) flaky: u32,
+    /// Its BMC starts the machine, and never says so.
+    pub(super) blind: bool,
     /// The BIOS takes no setting.
     pub(super) deaf_bios: bool,
     /// Media cannot be inserted.
@@ -345,6 +347,9 @@ impl Machine for Handle {
         self.reach()?;
         self.room.start(&self.node);
         self.room.acted(&self.node, "on".to_owned());
+        if self.room.with(&self.node, |metal| metal.odd.blind) {
+            std::future::pending::<()>().await;
+        }
         Ok(())
     }
 

@@ -14,8 +14,8 @@ use crate::model::{JobId, NodeName};
 
 /// Jobs whose evidence is kept.
 const JOBS_MAX: usize = 200;
-/// Bytes of one file that are read back at most.
-const FILE_MAX: u64 = 16 * 1024 * 1024;
+/// Bytes of one file at most: what a BMC tells must not fill the disk.
+const FILE_MAX: usize = 1024 * 1024;
 
 /// Where it is kept.
 #[derive(Clone, Debug)]
@@ -33,7 +33,11 @@ impl EvidenceRoom {
         spawn_blocking(move || {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
             for (name, value) in found {
-                std::fs::write(folder.join(format!("{name}.json")), serde_json::to_vec_pretty(&value)?)?;
+                let mut bytes = serde_json::to_vec_pretty(&value)?;
+                if bytes.len() > FILE_MAX {
+                    bytes = json!({ "left-out": format!("it has {} bytes", bytes.len()) }).to_string().into_bytes();
+                }
+                std::fs::write(folder.join(format!("{name}.json")), bytes)?;
             }
             forget_oldest(&room)?;
             Ok(folder)
@@ -54,12 +58,10 @@ impl EvidenceRoom {
             for entry in entries {
                 let path = entry?.path();
                 let name = path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-                if std::fs::metadata(&path)?.len() <= FILE_MAX {
-                    // A file that a crash cut short is shown as it is.
-                    let bytes = std::fs::read(&path)?;
-                    let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());
-                    found.insert(name, serde_json::from_slice(&bytes).unwrap_or_else(|_| text()));
-                }
+                // A file that a crash cut short is shown as it is.
+                let bytes = std::fs::read(&path)?;
+                let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());
+                found.insert(name, serde_json::from_slice(&bytes).unwrap_or_else(|_| text()));
             }
             Ok(Some(found))
         })
@@ -74,4 +76,23 @@ fn forget_oldest(room: &Path) -> io::Result<()> {
     jobs.sort();
     let surplus = jobs.len().saturating_sub(JOBS_MAX);
     jobs.iter().take(surplus).try_for_each(std::fs::remove_dir_all)
+}
+
+#[cfg(test)]
+mod tests {
+    //! What is kept is bounded, by file and by job, and the oldest goes first.
+    use super::*;
+
+    #[test]
+    fn the_oldest_jobs_are_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        for number in 0..JOBS_MAX + 3 {
+            std::fs::create_dir_all(folder.path().join(format!("{number:032x}/n1"))).unwrap();
+        }
+        forget_oldest(folder.path()).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), JOBS_MAX);
+        assert!(
+            !folder.path().join(format!("{:032x}", 2)).exists() && folder.path().join(format!("{:032x}", 3)).exists()
+        );
+    }
 }

@@ -292,6 +292,15 @@ async fn fails_with_a_cause_and_leaves_the_node_safe() {
 }
 
 #[tokio::test]
+async fn who_has_spoken_is_not_waited_for() {
+    let world = World::new(&[("n1", Oddity { blind: true, ..good() }), ("n2", good())]).await;
+    let view = world.apply().await;
+    assert_eq!(view.state, JobState::Done, "{view:#?}");
+    world.room.with("n1", |metal| assert_eq!(metal.verbs.iter().filter(|verb| *verb == "on").count(), 2));
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn bios_settings_are_made_with_the_image() {
     let wanted: BTreeMap<String, String> = [("Sriov".to_owned(), "Enabled".to_owned())].into();
     for deaf in [false, true] {

@@ -131,6 +131,11 @@ fn checked_node(node: &RawNode, raw: &RawSpec, places: &Places<'_>, place: &str)
     if let Some(name) = bios.iter().find_map(|(name, value)| value.trim().is_empty().then_some(name)) {
         return Err(mistake(format!("the BIOS setting {name:?} is empty; write its value, or leave it out")));
     }
+    if let Some(name) = bios.keys().find(|name| name.to_lowercase().contains("password")) {
+        return Err(mistake(format!(
+            "the BIOS setting {name:?} would put a password into the spec; set it with the BMC's own tools, and leave it out"
+        )));
+    }
     Ok(NodeSpec {
         health: node.health.or(raw.install.health).unwrap_or_default(),
         bios,

@@ -1,9 +1,11 @@
 //! The verbs that show or change one service of a BMC.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
+use tokio::sync::oneshot;
 
 use super::args::{EventsArgs, Keys, Managed, Next, TargetArgs};
 use super::{ended, explain, show, target, with};
@@ -103,23 +105,32 @@ async fn print<T: Serialize>(
     Ok(DONE)
 }
 
-/// Shows events as they happen, a line each, until Ctrl-C.
+/// Shows events as they happen, a line each, until Ctrl-C, or until nobody reads them.
 async fn follow(target: &TargetArgs, context: &Context) -> Result<Exit, CliError> {
+    let (end, ended) = oneshot::channel();
+    let mut end = Some(end);
     let show = |event: BmcEvent| {
         let printed = context.output.line(&event, |event| {
             let BmcEvent { time, severity, source, message, .. } = event;
             format!("{}  {severity:<8}  {source:<8}  {message}", time.as_deref().unwrap_or("-"))
         });
-        // Standard output has gone: nobody watches any more.
-        drop(printed);
+        let last = match printed {
+            Ok(ControlFlow::Continue(())) => return,
+            Ok(ControlFlow::Break(())) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Some(end) = end.take() {
+            drop(end.send(last));
+        }
     };
     let followed = async |bmc: &Bmc| {
         tokio::select! {
-            ended = bmc.follow_events(show) => ended,
-            _ = tokio::signal::ctrl_c() => Ok(()),
+            stopped = bmc.follow_events(show) => stopped.map(Ok),
+            Ok(last) = ended => Ok(last),
+            _ = tokio::signal::ctrl_c() => Ok(Ok(())),
         }
     };
-    with(target, context, followed).await?;
+    with(target, context, followed).await??;
     Ok(DONE)
 }
 

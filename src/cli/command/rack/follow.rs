@@ -91,9 +91,10 @@ impl Teller<'_> {
     }
 
     fn tell(&self, event: &Event) -> Result<(), CliError> {
-        match self.context.output.is_json() {
-            true => self.context.output.line(event, |_| String::new()),
-            false => Ok(()),
+        if self.context.output.is_json() && self.context.output.line(event, |_| String::new())?.is_break() {
+            let hint = "the job goes on; `bedplate rack status` shows it";
+            return Err(CliError::failed("nobody reads the events any more").hint(hint));
         }
+        Ok(())
     }
 }

@@ -1,10 +1,10 @@
 //! `bedplate rack import`: the list that came with the rack becomes a spec, and the passwords on its labels become files.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::read_spec;
+use super::parse_spec;
 use crate::cli::Context;
 use crate::cli::exit::{CliError, DONE, Exit, USAGE};
 use crate::model::{ImageRef, NodeName, Secret};
@@ -53,23 +53,26 @@ pub(super) fn run(args: ImportArgs, context: &Context) -> Result<Exit, CliError>
         let message = format!("{} exists already; name another file with --into, or remove it", spec.display());
         return Err(CliError::failed(message));
     }
+    let named = args.name.is_some();
     let stem = args.list.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     let name = args.name.unwrap_or(stem);
     let origin = args.list.display().to_string();
     let what = Import { origin: &origin, name: &name, image: &args.image, username: &args.username };
-    let imported = import(&list, &what).map_err(|error| usage(error.to_string()))?;
+    let unnamed = |error: CliError| match named || name.parse::<NodeName>().is_ok() {
+        true => error,
+        false => {
+            error.hint(format!("{name:?} is no good name for a rack; give it one with --name, such as --name row-7"))
+        }
+    };
+    let imported = import(&list, &what).map_err(|error| unnamed(usage(error.to_string())))?;
     let folder = spec.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+    parse_spec(&imported.spec, &spec).map_err(unnamed)?;
     // Passwords first: a spec that is there can be used.
     for (node, password) in &imported.passwords {
         keep(&folder.join(PASSWORDS), node, password)?;
     }
-    let failed = |error: std::io::Error| CliError::because(format!("write {}", spec.display()), &error);
-    let mut file = std::fs::File::create_new(&spec).map_err(failed)?;
-    file.write_all(imported.spec.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
-    if let Err(error) = read_spec(&spec, &[]) {
-        drop(std::fs::remove_file(&spec));
-        return Err(error);
-    }
+    put(&spec, imported.spec.as_bytes(), 0o644)
+        .map_err(|error| CliError::because(format!("write {}", spec.display()), &error))?;
     let (nodes, passwords) = (imported.nodes, imported.passwords.len());
     let written = Written { spec, nodes, passwords, ignored_columns: imported.ignored };
     context.output.value(&written, |written| {
@@ -89,12 +92,12 @@ pub(super) fn run(args: ImportArgs, context: &Context) -> Result<Exit, CliError>
 /// Writes a node's password into a file that only its owner can read; the same one may be there already.
 fn keep(folder: &Path, node: &NodeName, password: &Secret) -> Result<(), CliError> {
     let file = folder.join(node.as_str());
-    let failed = |error: std::io::Error| CliError::because(format!("write {}", file.display()), &error);
+    let failed = |error: io::Error| CliError::because(format!("write {}", file.display()), &error);
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
     let text = format!("{}\n", password.reveal());
-    match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file) {
-        Ok(mut file) => file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+    match put(&file, text.as_bytes(), 0o600) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             match std::fs::read_to_string(&file).map_err(failed)? == text {
                 true => Ok(()),
                 false => Err(CliError::failed(format!("{} holds another password", file.display()))
@@ -103,4 +106,18 @@ fn keep(folder: &Path, node: &NodeName, password: &Secret) -> Result<(), CliErro
         }
         Err(error) => Err(failed(error)),
     }
+}
+
+/// Writes a new file, whole or not at all; one that is there stays as it is.
+fn put(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let fresh = file.with_added_extension(format!("new-{}", std::process::id()));
+    let written = (|| {
+        let mut new = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&fresh)?;
+        new.write_all(bytes)?;
+        new.sync_all()?;
+        // A link, unlike a renaming, never takes another file's place.
+        std::fs::hard_link(&fresh, file)
+    })();
+    let removed = std::fs::remove_file(&fresh);
+    written.and(removed)
 }

@@ -175,11 +175,16 @@ pub(super) fn read_spec(path: &Path, only: &[NodeName]) -> Result<Spec, CliError
         message: format!("cannot read the spec {origin}: {error}"),
         hint: Some("name an existing spec; config/racks/example.toml is one to start from".to_owned()),
     })?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let folder = std::path::absolute(folder).map_err(|error| CliError::because("find the working folder", &error))?;
-    let spec = Spec::parse(&text, &origin, &folder).map_err(|error| refused(&error))?;
+    let spec = parse_spec(&text, path)?;
     spec.select(only).map_err(|error| refused(&error))?;
     Ok(spec)
+}
+
+/// Checks the text of the spec `path`; paths in it are taken from its folder.
+pub(super) fn parse_spec(text: &str, path: &Path) -> Result<Spec, CliError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = std::path::absolute(folder).map_err(|error| CliError::because("find the working folder", &error))?;
+    Spec::parse(text, &path.display().to_string(), &folder).map_err(|error| refused(&error))
 }
 
 /// Reaches the machines of a spec with the certificates that this user knows; recorded trees need none.
