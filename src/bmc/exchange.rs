@@ -502,6 +502,22 @@ impl Exchange {
         &self.bmc
     }
 
+    /// The pin of the certificate that the BMC shows now; none where it shows none.
+    pub(super) async fn shown_pin(&self) -> Result<Option<[u8; 32]>, BmcError> {
+        match &self.source {
+            Source::Wire(wire) => wire.shown_pin().await,
+            Source::Folder(_) => Ok(None),
+        }
+    }
+
+    /// Keeps the pin of a certificate that was put in.
+    pub(super) fn keep_pin(&self, pin: [u8; 32]) -> Result<(), BmcError> {
+        match &self.source {
+            Source::Wire(wire) => wire.keep_pin(pin),
+            Source::Folder(_) => Ok(()),
+        }
+    }
+
     /// The session's token, where there is a session.
     pub(super) async fn session_key(&self) -> Option<String> {
         match self.session.current(self).await.ok()? {

@@ -94,6 +94,7 @@ facts! {
     HpeStarRefused, "hpe-star-refused", |m| m.is(Family::Ilo), "If-Match: * is never sent";
     HpePostRefuses, "hpe-post-refuses", |m| m.is(Family::Ilo), "settings refused during POST are tried again";
     HpeBootClearedByTarget, "hpe-boot-cleared-by-target", |m| m.is(Family::Ilo), "a boot override is cleared by its target alone";
+    HpeCertificateApart, "hpe-certificate-apart", |m| m.is(Family::Ilo), "a certificate is requested and put in at iLO's own resource, whose request is ready later";
     HpeSuccessAsError, "hpe-success-as-error", |m| m.is(Family::Ilo), "a success that is written as an error, with status 400 too, is a success";
     HpeBootOrderOem, "hpe-boot-order-oem", |m| m.is(Family::Ilo), "the boot order is changed in its own settings object";
     HpeAuxCycle, "hpe-aux-cycle", |m| m.is(Family::Ilo), "a power cycle of the whole machine is an action of its own";

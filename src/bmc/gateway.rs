@@ -277,7 +277,7 @@ mod tests {
     //! Only who knows the secret gets through the gateway, and errors wait there no longer than they must.
     use http_body_util::Empty;
 
-    use super::super::{Address, Facts, MemoryPins, Target, Timing, open};
+    use super::super::{Address, Facts, MemoryPins, Target, Timing, Trust, open};
     use super::*;
 
     async fn status(base: &Url, secret: Option<&str>) -> u16 {
@@ -302,7 +302,8 @@ mod tests {
         std::fs::create_dir_all(&root).unwrap();
         std::fs::write(root.join("index.json"), r##"{"RedfishVersion": "1.0.0"}"##).unwrap();
         let address = Address::Folder(folder.path().to_owned());
-        let target = Target { address, system: None, credentials: None, pin: None, without: Facts::default() };
+        let target =
+            Target { address, system: None, credentials: None, trust: Trust::Known, without: Facts::default() };
         let gateway = Gateway::open().await.unwrap();
         let exchange = Arc::new(open(&target, Arc::new(MemoryPins::default()), Timing::default(), &gateway).unwrap());
         let room = gateway.clone().enter(exchange);

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use url::Url;
 
-use super::{BmcError, Facts};
+use super::{BmcError, Facts, Trust};
 use crate::model::Secret;
 
 /// Where a BMC is found.
@@ -35,8 +35,8 @@ pub struct Target {
     pub system: Option<String>,
     /// As whom; none for a recorded tree.
     pub credentials: Option<Credentials>,
-    /// SHA-256 of the certificate that it must show; none trusts the known pin, or the first one seen.
-    pub pin: Option<[u8; 32]>,
+    /// What makes its certificate believed.
+    pub trust: Trust,
     /// Oddities that this BMC no longer has: they are not worked around.
     pub without: Facts,
 }

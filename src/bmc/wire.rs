@@ -14,19 +14,21 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{self, HeaderValue};
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use url::{Host, Url};
 
 use super::exchange::{Answer, Ask, Body};
 use super::gateway::Gateway;
 use super::payload::Payload;
 use super::pins::Pins;
-use super::{BmcError, Reach, Timing};
+use super::{BmcError, Reach, Timing, Trust};
 use crate::model::limit;
 use crate::sys::wire::PinVerifier;
 
@@ -45,8 +47,8 @@ pub(super) struct Wire {
     tls: bool,
     /// The pin that must be shown; set by the first handshake where none is known.
     pin: Mutex<Option<[u8; 32]>>,
-    /// Whether that pin was given by the caller, not remembered.
-    given: bool,
+    /// What makes its certificate believed: a pin that was given is not remembered, and no pin is kept of who is believed by name.
+    trust: Trust,
     pins: Arc<dyn Pins>,
     lines: Arc<Lines>,
     timing: Timing,
@@ -89,7 +91,7 @@ impl Wire {
     /// A wire to the origin of `url`, which is http or https with a host.
     pub(super) fn new(
         url: &Url,
-        pin: Option<[u8; 32]>,
+        trust: Trust,
         pins: Arc<dyn Pins>,
         timing: Timing,
         gateway: &Gateway,
@@ -100,12 +102,15 @@ impl Wire {
         let bmc = format!("{host}:{port}");
         let shown = url.port().map_or_else(|| host.to_string(), |port| format!("{host}:{port}"));
         let host_header = HeaderValue::from_str(&shown).map_err(|_| address("its host cannot be sent in a header"))?;
-        let given = pin.is_some();
         let tls = url.scheme() == "https";
         // What one pin let in is not for who asks for another.
-        let lines = gateway.lines(&format!("{} {bmc} {}", url.scheme(), hex::encode(pin.unwrap_or_default())));
-        let pin = Mutex::new(pin.or_else(|| pins.known(&bmc)));
-        Ok(Self { bmc, host, port, host_header, tls, pin, given, pins, lines, timing })
+        let lines = gateway.lines(&format!("{} {bmc} {}", url.scheme(), hex::encode(trust.fingerprint())));
+        let pin = Mutex::new(match &trust {
+            Trust::Known => pins.known(&bmc),
+            Trust::Pin(pin) => Some(*pin),
+            Trust::Site(_) => None,
+        });
+        Ok(Self { bmc, host, port, host_header, tls, pin, trust, pins, lines, timing })
     }
 
     /// The connections to it.
@@ -241,28 +246,58 @@ impl Wire {
         &self,
         tcp: TcpStream,
     ) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static, BmcError> {
+        if let Trust::Site(site) = &self.trust {
+            return self.secured(tcp, site.config()).await;
+        }
         let known = *self.pin.lock().unwrap_or_else(PoisonError::into_inner);
         let verifier = PinVerifier::new(known);
-        let config = verifier.clone().tls_config();
-        let host = match &self.host {
-            Host::Domain(name) => ServerName::try_from(name.clone()).map_err(|e| self.tls_failed(&e))?,
-            Host::Ipv4(ip) => ServerName::from(std::net::IpAddr::from(*ip)),
-            Host::Ipv6(ip) => ServerName::from(std::net::IpAddr::from(*ip)),
-        };
-        let shaking = TlsConnector::from(Arc::new(config)).connect(host, tcp);
-        let shaken = timeout(self.timing.connect, shaking).await;
+        let shaken = self.secured(tcp, Arc::new(verifier.clone().tls_config())).await;
         let seen = verifier.seen();
         if let (Some(known), Some(seen)) = (known, seen)
             && known != seen
         {
             return Err(self.pin_changed(known, seen));
         }
-        let stream = shaken
-            .map_err(|_| self.timed_out("TLS handshake", self.timing.connect))?
-            .map_err(|e| self.tls_failed(&e))?;
+        let stream = shaken?;
         let seen = seen.ok_or_else(|| self.tls_failed(&"it showed no certificate"))?;
         self.pin_down(seen)?;
         Ok(stream)
+    }
+
+    async fn secured(&self, tcp: TcpStream, config: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, BmcError> {
+        let host = match &self.host {
+            Host::Domain(name) => ServerName::try_from(name.clone()).map_err(|e| self.tls_failed(&e))?,
+            Host::Ipv4(ip) => ServerName::from(std::net::IpAddr::from(*ip)),
+            Host::Ipv6(ip) => ServerName::from(std::net::IpAddr::from(*ip)),
+        };
+        let shaking = TlsConnector::from(config).connect(host, tcp);
+        let shaken = timeout(self.timing.connect, shaking).await;
+        shaken.map_err(|_| self.timed_out("TLS handshake", self.timing.connect))?.map_err(|e| self.tls_failed(&e))
+    }
+
+    /// The pin of the certificate that the BMC shows now, whatever is known of it; none over plain HTTP. Nothing is sent.
+    pub(super) async fn shown_pin(&self) -> Result<Option<[u8; 32]>, BmcError> {
+        if !self.tls {
+            return Ok(None);
+        }
+        let _free = self.lines.free().await;
+        // In place of one that waits, so that there are never more than may be.
+        drop(self.waiting(true));
+        let verifier = PinVerifier::new(None);
+        self.secured(self.tcp().await?, Arc::new(verifier.clone().tls_config())).await?;
+        Ok(verifier.seen())
+    }
+
+    /// Keeps the pin of a certificate that was put in, in place of the former.
+    pub(super) fn keep_pin(&self, pin: [u8; 32]) -> Result<(), BmcError> {
+        self.lines.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        if matches!(self.trust, Trust::Site(_)) {
+            return Ok(());
+        }
+        self.pins.remember(&self.bmc, pin)?;
+        tracing::info!(target: "audit", bmc = self.bmc, pin = hex::encode(pin), "BMC certificate exchanged");
+        *self.pin.lock().unwrap_or_else(PoisonError::into_inner) = Some(pin);
+        Ok(())
     }
 
     /// Keeps a pin that was seen for the first time, before anything is sent.
@@ -315,7 +350,7 @@ impl Wire {
     }
 
     fn pin_changed(&self, known: [u8; 32], seen: [u8; 32]) -> BmcError {
-        let place = (!self.given).then(|| self.pins.place());
+        let place = matches!(self.trust, Trust::Known).then(|| self.pins.place());
         BmcError::PinChanged { bmc: self.bmc.clone(), known, seen, place }
     }
 }

@@ -106,6 +106,31 @@ impl NodeView {
     }
 }
 
+#[cfg(test)]
+impl NodeView {
+    /// A node of which nothing more is known.
+    pub(crate) fn example(node: &str, state: TaskState, step: Step, since: Timestamp) -> Self {
+        Self {
+            node: node.parse().unwrap(),
+            slot: None,
+            state,
+            step,
+            since,
+            image: "os@1".parse().unwrap(),
+            phase: None,
+            bytes_done: 0,
+            bytes_total: 0,
+            restarts: 0,
+            error: None,
+            trouble: None,
+            notes: vec![],
+            installed: None,
+            booted: None,
+            passed: vec![],
+        }
+    }
+}
+
 impl JobView {
     /// The view of a job and its tasks.
     #[must_use]

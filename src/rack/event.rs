@@ -198,26 +198,10 @@ mod tests {
     fn node(state: TaskState, step: Step, since: u64, passed: &[(Step, u64)]) -> NodeView {
         let ends = passed.iter().skip(1).map(|(_, at)| *at).chain([since]);
         let passed = passed.iter().zip(ends);
-        NodeView {
-            node: "gpu-01".parse().unwrap(),
-            slot: Some(12),
-            state,
-            step,
-            since: Timestamp(since),
-            image: "os@1".parse().unwrap(),
-            phase: None,
-            bytes_done: 0,
-            bytes_total: 1000,
-            restarts: 0,
-            error: None,
-            trouble: None,
-            notes: vec![],
-            installed: None,
-            booted: None,
-            passed: passed
-                .map(|((step, at), until)| Passed { step: *step, since: Timestamp(*at), until: Timestamp(until) })
-                .collect(),
-        }
+        let passed =
+            passed.map(|((step, at), until)| Passed { step: *step, since: Timestamp(*at), until: Timestamp(until) });
+        let example = NodeView::example("gpu-01", state, step, Timestamp(since));
+        NodeView { slot: Some(12), bytes_total: 1000, passed: passed.collect(), ..example }
     }
 
     fn job(node: NodeView) -> JobView {

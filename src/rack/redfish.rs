@@ -10,7 +10,7 @@ use tokio::sync::OnceCell;
 
 use crate::bmc::{
     Address, BiosChange, Bmc, BmcError, BootTarget, Credentials, Facts, Gateway, Inventory, Known, Pins, PowerAction,
-    PowerState, Target, Timing,
+    PowerState, SiteCa, Target, Timing, Trust,
 };
 use crate::model::{NodeName, Secret};
 use crate::rack::machine::{BootFrom, Found, FoundDrive, Machine, MachineError, Machines, Power};
@@ -116,7 +116,12 @@ fn target(node: &NodeSpec) -> Result<Target, MachineError> {
         (BmcAddress::Url(_), Some(login)) => Some(credentials(login)?),
         _ => None,
     };
-    Ok(Target { address, system: node.system.clone(), credentials, pin: node.pin, without: Facts::default() })
+    let trust = match (node.pin, &node.ca_file) {
+        (Some(pin), _) => Trust::Pin(pin),
+        (None, Some(file)) => Trust::Site(SiteCa::read(file).map_err(|error| machine_error(&error))?),
+        (None, None) => Trust::Known,
+    };
+    Ok(Target { address, system: node.system.clone(), credentials, trust, without: Facts::default() })
 }
 
 fn credentials(login: &Login) -> Result<Credentials, MachineError> {

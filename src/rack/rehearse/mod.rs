@@ -277,6 +277,7 @@ pub fn rack_of(count: usize) -> Spec {
             bmc: BmcAddress::Url(format!("https://{name}.invalid")),
             system: None,
             pin: None,
+            ca_file: None,
             login: None,
             disk: DiskSelector { serial: Some(format!("S{n:05}")), ..DiskSelector::default() },
             wipe: Wipe::default(),

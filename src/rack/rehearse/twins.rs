@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use super::agents::Agents;
 use super::{RehearsalError, Script, temper, timing};
 use crate::bmc::twin::{Identity, Manner, Tally, Tree, Twin, TwinSpec};
-use crate::bmc::{Address, Credentials, Facts, MemoryPins, Target, Timing};
+use crate::bmc::{Address, Credentials, Facts, MemoryPins, Target, Timing, Trust};
 use crate::model::{Digest, ImageRef, NodeName, Secret};
 use crate::rack::apply::BoxError;
 use crate::rack::machine::{Machine, MachineError, Machines};
@@ -126,7 +126,7 @@ impl Machines for TwinMachines {
             address,
             system: node.system.clone(),
             credentials: Some(credentials),
-            pin: None,
+            trust: Trust::Known,
             without: Facts::default(),
         };
         let bmc = self.met.connect(&node.name, &target, self.pins.clone(), self.timing.clone()).await;

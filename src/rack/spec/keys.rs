@@ -40,6 +40,7 @@ const NODE: Table = Table {
             "bmc",
             "system",
             "pin",
+            "ca-file",
             "username",
             "password-env",
             "password-file",
@@ -56,7 +57,7 @@ const NODE: Table = Table {
 
 const SPEC: Table = Table {
     tables: &[
-        ("bmc", Table::new("[bmc]", &["username", "password-env", "password-file"])),
+        ("bmc", Table::new("[bmc]", &["username", "password-env", "password-file", "ca-file"])),
         ("disk", DISK),
         ("bios", BIOS),
         (

@@ -49,6 +49,8 @@ pub struct NodeSpec {
     pub system: Option<String>,
     /// SHA-256 of the BMC's certificate, where the spec pins it.
     pub pin: Option<[u8; 32]>,
+    /// The certificates of the site's authority, which signed the BMC's; a pin comes before it.
+    pub ca_file: Option<PathBuf>,
     /// How to log in, where the BMC wants it.
     pub login: Option<Login>,
     /// Which disk the image goes to.

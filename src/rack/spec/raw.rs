@@ -39,6 +39,8 @@ pub(super) struct RawLogin {
     pub(super) password_env: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) password_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ca_file: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -129,6 +131,8 @@ pub(super) struct RawNode {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) pin: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ca_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) username: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) password_env: Option<String>,
@@ -207,6 +211,7 @@ impl From<NodeSpec> for RawNode {
             bmc: Some(node.bmc.to_string()),
             system: node.system,
             pin: node.pin.map(|pin| format!("sha256:{}", hex::encode(pin))),
+            ca_file: node.ca_file.map(|file| file.display().to_string()),
             username,
             password_env,
             password_file,

@@ -175,20 +175,23 @@ fn tls_of(trust: Trust) -> Option<TlsConnector> {
     let config = match trust {
         Trust::Plain => return None,
         Trust::Pin(pin) => PinVerifier::new(Some(pin)).tls_config(),
-        Trust::Ca(authorities) => {
-            let mut roots = rustls::RootCertStore::empty();
-            roots.add_parsable_certificates(authorities);
-            let mut config =
-                rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                    .with_safe_default_protocol_versions()
-                    .expect("ring supports the default protocol versions")
-                    .with_root_certificates(roots)
-                    .with_no_client_auth();
-            config.alpn_protocols = vec![b"http/1.1".to_vec()];
-            config
-        }
+        Trust::Ca(authorities) => ca_config(authorities),
     };
     Some(TlsConnector::from(Arc::new(config)))
+}
+
+/// A TLS configuration that trusts servers whose certificate names them and is signed by one of these authorities, speaking HTTP/1.1.
+#[must_use]
+pub fn ca_config(authorities: Vec<CertificateDer<'static>>) -> rustls::ClientConfig {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(authorities);
+    let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring supports the default protocol versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config
 }
 
 /// What the connector says to [`explain`], through hyper's error.

@@ -12,7 +12,7 @@ mod timed;
 #[cfg(feature = "appliance")]
 mod tls;
 
-pub use client::{Client, ClientConfig, Trust, WireError, read_all};
+pub use client::{Client, ClientConfig, Trust, WireError, ca_config, read_all};
 #[cfg(feature = "appliance")]
 pub use idle::{IdleBody, TooSlow};
 pub use pin::{PinMismatch, PinVerifier, ShownPin, install_crypto, pin_of};

@@ -1,10 +1,16 @@
 //! `bedplate bmc` as people and programs meet it: exit codes, one paragraph of error with a hint, JSON.
 
 use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use super::double::{Double, PASSWORD};
+use super::double::{Double, PASSWORD, Reply, SYSTEM};
+
+/// How long anything here may take.
+const BOUND: Duration = Duration::from_secs(60);
 
 struct Ended {
     code: Option<i32>,
@@ -60,4 +66,36 @@ async fn exit_codes_and_hints() {
     let ended = bedplate(home.path(), PASSWORD, &["bmc", "check", "https://admin:hunter2@h"]).await;
     assert_eq!(ended.code, Some(2));
     assert!(!ended.err.contains("hunter2"), "{}", ended.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_ends_with_its_reader() {
+    const LOG: &str = "/redfish/v1/Systems/1/LogServices/Log";
+    let entries = format!("{LOG}/Entries");
+    let double = Double::start(move |seen, world| {
+        let looks = world.count("GET", &entries);
+        // Another entry with each look, so that there is always something to tell.
+        let all = (0..looks).map(|n| json!({ "Message": format!("entry {n}"), "Created": format!("{n:04}") }));
+        seen.is("GET", &entries).then(|| Reply::json(200, &json!({ "Members": all.collect::<Vec<_>>() })))
+    })
+    .await;
+    {
+        let mut world = double.world.lock().unwrap();
+        let list = LOG.rsplit_once('/').unwrap().0;
+        world.tree.get_mut(SYSTEM).unwrap()["LogServices"] = json!({ "@odata.id": list });
+        world.tree.insert(list.to_owned(), json!({ "Members": [{ "@odata.id": LOG }] }));
+        world.tree.insert(LOG.to_owned(), json!({ "Entries": { "@odata.id": format!("{LOG}/Entries") } }));
+    }
+    let home = tempfile::tempdir().unwrap();
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_bedplate"));
+    command.args(["bmc", "events", &double.url, "--username", "admin", "--follow"]).kill_on_drop(true);
+    command.env("BEDPLATE_BMC_PASSWORD", PASSWORD).env("XDG_CONFIG_HOME", home.path()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let first = tokio::time::timeout(BOUND, lines.next_line()).await.unwrap().unwrap().unwrap();
+    assert!(first.contains("entry"), "{first}");
+    drop(lines);
+    let ended = tokio::time::timeout(BOUND, child.wait()).await.expect("it goes on for nobody").unwrap();
+    assert!(ended.success(), "{ended}");
+    assert!(double.world.lock().unwrap().tokens.is_empty(), "it left its session open");
 }

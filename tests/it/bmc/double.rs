@@ -7,9 +7,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bedplate::bmc::twin::merge;
-use bedplate::bmc::{Address, Bmc, BmcError, Credentials, Facts, Pins, Target, Timing};
+use bedplate::bmc::{Address, Bmc, BmcError, Credentials, Facts, Pins, Target, Timing, Trust};
 use bedplate::model::Secret;
-use bedplate::sys::wire::{Patience, Tls, install_crypto, pin_of, serve, tls_acceptor};
+use bedplate::sys::wire::{Patience, ServerTls, Tls, install_crypto, pin_of, serve};
 use bedplate::sys::worker::Workers;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -93,6 +93,8 @@ type Hook = dyn Fn(&Seen, &mut World) -> Option<Reply> + Send + Sync;
 pub(crate) struct Double {
     pub(crate) url: String,
     pub(crate) pin: [u8; 32],
+    /// Its certificate, which may be exchanged.
+    pub(crate) tls: ServerTls,
     pub(crate) world: Arc<Mutex<World>>,
     workers: Workers,
 }
@@ -102,9 +104,8 @@ impl Double {
     pub(crate) async fn start(hook: impl Fn(&Seen, &mut World) -> Option<Reply> + Send + Sync + 'static) -> Self {
         install_crypto();
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-        let der = made.cert.der().to_vec();
-        let pin = pin_of(&der);
-        let tls = tls_acceptor(der, &made.signing_key.serialize_der()).unwrap();
+        let pin = pin_of(made.cert.der());
+        let tls = ServerTls::new(vec![made.cert.der().clone()], made.signing_key.into()).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());
         let world = World { tree: tree(), tokens: BTreeSet::new(), made: 0, seen: vec![] };
@@ -112,8 +113,8 @@ impl Double {
         let service = Service { world: world.clone(), hook: Arc::new(hook) };
         let workers = Workers::new();
         let token = workers.token();
-        workers.spawn("double", serve(listener, Tls::Offered(tls), service, Patience::default(), token));
-        Self { url, pin, world, workers }
+        workers.spawn("double", serve(listener, Tls::Offered(tls.acceptor()), service, Patience::default(), token));
+        Self { url, pin, tls, world, workers }
     }
 
     pub(crate) fn authority(&self) -> String {
@@ -123,7 +124,7 @@ impl Double {
     pub(crate) fn target(&self) -> Target {
         let credentials = Credentials { username: "admin".to_owned(), password: Secret::new(PASSWORD) };
         let address: Address = self.url.parse().unwrap();
-        Target { address, system: None, credentials: Some(credentials), pin: None, without: Facts::default() }
+        Target { address, system: None, credentials: Some(credentials), trust: Trust::Known, without: Facts::default() }
     }
 
     pub(crate) async fn connect(&self, pins: &Arc<impl Pins>) -> Result<Bmc, BmcError> {

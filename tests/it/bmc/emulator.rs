@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bedplate::bmc::{
     Bmc, BmcError, BootTarget, Credentials, Facts, Kept, Mark, MemoryPins, PowerAction, PowerState, Target, Timing,
+    Trust,
 };
 use bedplate::model::Secret;
 
@@ -111,7 +112,7 @@ async fn a_whole_installation_on_the_emulator() {
         address,
         system: Some(UUID.to_owned()),
         credentials: Some(credentials),
-        pin: None,
+        trust: Trust::Known,
         without: Facts::default(),
     };
     let pins = Arc::new(MemoryPins::default());

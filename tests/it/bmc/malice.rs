@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bedplate::bmc::{Bmc, BmcError, Credentials, Facts, MemoryPins, Target, Timing};
+use bedplate::bmc::{Bmc, BmcError, Credentials, Facts, MemoryPins, Target, Timing, Trust};
 use bedplate::model::Secret;
 use serde_json::{Value, json};
 
@@ -122,7 +122,7 @@ async fn raw_error(url: &str, timing: Timing) -> BmcError {
         address: url.parse().unwrap(),
         system: None,
         credentials: Some(credentials),
-        pin: None,
+        trust: Trust::Known,
         without: Facts::default(),
     };
     Bmc::connect_with(&target, Arc::new(MemoryPins::default()), timing).await.err().expect("it was believed")

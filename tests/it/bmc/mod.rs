@@ -1,6 +1,7 @@
 //! The BMC driver against a scripted service over TLS, against recorded trees of real BMCs, and against OpenStack's
 //! emulator.
 
+mod certificate;
 mod cli;
 mod double;
 mod emulator;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use bedplate::bmc::{Address, Bmc, Facts, Inventory, MemoryPins, PowerAction, Target};
+use bedplate::bmc::{Address, Bmc, Facts, Inventory, MemoryPins, PowerAction, Target, Trust};
 use serde_json::Value;
 
 /// The folder of recordings beside the repository, or beside a folder that holds it.
@@ -23,7 +23,7 @@ async fn open(tree: &Path) -> Bmc {
         address: Address::Folder(tree.to_owned()),
         system: None,
         credentials: None,
-        pin: None,
+        trust: Trust::Known,
         without: Facts::default(),
     };
     Bmc::connect(&target, Arc::new(MemoryPins::default())).await.unwrap()
@@ -211,7 +211,7 @@ async fn a_recording_stands_for_its_bmc() {
         address: Address::Folder(folder.path().to_owned()),
         system: None,
         credentials: None,
-        pin: None,
+        trust: Trust::Known,
         without: Facts::default(),
     };
     let error = Bmc::connect(&target, pins).await.err().unwrap();

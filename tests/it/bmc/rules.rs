@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bedplate::bmc::{Bmc, BmcError, BootTarget, MemoryPins, Pins as _, PowerAction, Reach};
+use bedplate::bmc::{Bmc, BmcError, BootTarget, MemoryPins, Pins as _, PowerAction, Reach, Trust};
 use bedplate::model::Secret;
 use serde_json::json;
 
@@ -38,10 +38,10 @@ async fn a_changed_pin_stops_before_anything_is_sent() {
     assert!(error.hint().contains(&hex::encode(double.pin)), "{}", error.hint());
     assert!(double.world.lock().unwrap().seen.is_empty());
     let mut target = double.target();
-    target.pin = Some(double.pin);
+    target.trust = Trust::Pin(double.pin);
     Bmc::connect_with(&target, pins.clone(), hasty()).await.unwrap().close().await;
     assert_eq!(pins.known(&double.authority()), Some(double.pin), "a pin that is given replaces the known one");
-    target.pin = Some([8; 32]);
+    target.trust = Trust::Pin([8; 32]);
     assert!(matches!(Bmc::connect_with(&target, pins, hasty()).await, Err(BmcError::PinChanged { place: None, .. })));
 }
 

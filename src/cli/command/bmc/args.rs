@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::bmc::Fact;
+use crate::bmc::{Fact, Subject};
 
 /// Which BMC, and as whom.
 #[derive(Debug, clap::Args)]
@@ -22,6 +22,9 @@ pub(super) struct TargetArgs {
     /// SHA-256 of the certificate that the BMC must show [default: the known one, or the first seen]
     #[arg(long, value_name = "SHA256")]
     pub(super) bmc_pin: Option<String>,
+    /// The site's authority, in PEM: the BMC must show a certificate that it signed and that names it; no pin is kept
+    #[arg(long, value_name = "FILE", conflicts_with = "bmc_pin")]
+    pub(super) bmc_ca: Option<PathBuf>,
     /// Which system, where the BMC manages several: its id, UUID, name or serial number
     #[arg(long)]
     pub(super) system: Option<String>,
@@ -86,6 +89,23 @@ pub(super) enum Managed {
         /// Boot next from this address, over HTTP
         #[arg(long, value_name = "URL", conflicts_with = "next")]
         http: Option<String>,
+    },
+    /// Show the BMC's certificate, let it make a request for another, or put that in
+    Certificate {
+        #[command(flatten)]
+        target: TargetArgs,
+        /// Make a key and a request for an authority to sign: C=DE,ST=Hessen,L=Frankfurt,O=Example,OU=Racks[,CN=HOST]
+        #[arg(long, value_name = "SUBJECT", conflicts_with = "install")]
+        request: Option<Subject>,
+        /// A further name in the request, such as an IP address; may be repeated
+        #[arg(long, value_name = "NAME", requires = "request")]
+        also: Vec<String>,
+        /// Put in the certificate that the authority made of the last request, in PEM, with those that vouch for it after it
+        #[arg(long, value_name = "FILE")]
+        install: Option<PathBuf>,
+        /// Restart the BMC for it, which some demand before they show another certificate
+        #[arg(long, requires = "install")]
+        restart_bmc: bool,
     },
     /// Show secure boot, or change it
     SecureBoot {

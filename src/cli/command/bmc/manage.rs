@@ -66,6 +66,21 @@ pub(super) async fn run(verb: Managed, context: &Context) -> Result<Exit, CliErr
             context.output.say("the next start is set, and was read back");
             Ok(DONE)
         }
+        Managed::Certificate { target, request: Some(subject), also, .. } => {
+            let made = with(&target, context, async |bmc: &Bmc| bmc.request_certificate(&subject, &also).await).await?;
+            context.output.value(&serde_json::json!({ "request": made }), |_| made.clone())?;
+            Ok(DONE)
+        }
+        Managed::Certificate { target, install: Some(file), restart_bmc, .. } => {
+            let pem = read_text(&file)?;
+            let work = async |bmc: &Bmc| bmc.exchange_certificate(&pem, restart_bmc).await;
+            let change = with(&target, context, work).await?;
+            context.output.value(&change, show::certificate_change)?;
+            Ok(if change.shown { DONE } else { FAILED })
+        }
+        Managed::Certificate { target, .. } => {
+            print(&target, context, async |bmc: &Bmc| bmc.certificate().await, show::certificate).await
+        }
         Managed::SecureBoot { target, set, keys, add, database } => {
             let pem = add.as_deref().map(read_text).transpose()?;
             let change = KeyChange { set, keys, pem, database };

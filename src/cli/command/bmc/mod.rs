@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use self::args::TargetArgs;
 
-use crate::bmc::{Address, Bmc, BmcError, Credentials, PinFile, Pins as _, Target, format_pin, parse_pin};
+use crate::bmc::{
+    Address, Bmc, BmcError, Credentials, PinFile, Pins as _, SiteCa, Target, Trust, format_pin, parse_pin,
+};
 use crate::cli::Context;
 use crate::cli::exit::{CliError, DONE, Exit};
 use crate::model::Secret;
@@ -135,11 +137,12 @@ async fn connect(args: &TargetArgs, context: &Context) -> Result<Bmc, CliError> 
 
 fn target(args: &TargetArgs) -> Result<Target, CliError> {
     let address: Address = args.address.parse().map_err(|e| explain(&e))?;
-    let pin = match &args.bmc_pin {
-        Some(text) => Some(parse_pin(text).ok_or_else(|| {
+    let trust = match (&args.bmc_pin, &args.bmc_ca) {
+        (Some(text), _) => Trust::Pin(parse_pin(text).ok_or_else(|| {
             CliError::usage(format!("{text:?} is not a pin")).hint("write sha256: and 64 hexadecimal digits")
         })?),
-        None => None,
+        (None, Some(file)) => Trust::Site(SiteCa::read(file).map_err(|e| explain(&e))?),
+        (None, None) => Trust::Known,
     };
     let password = password(args)?;
     let credentials = match (&address, &args.username, password) {
@@ -154,7 +157,7 @@ fn target(args: &TargetArgs) -> Result<Target, CliError> {
         (_, None, Some(_)) => return Err(CliError::usage("a password without a user name").hint("give --username")),
     };
     let without = args.without.iter().copied().collect();
-    Ok(Target { address, system: args.system.clone(), credentials, pin, without })
+    Ok(Target { address, system: args.system.clone(), credentials, trust, without })
 }
 
 fn password(args: &TargetArgs) -> Result<Option<Secret>, CliError> {

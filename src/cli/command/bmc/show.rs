@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use crate::bmc::{
-    Account, Bios, BiosChange, BiosOrder, BootOption, Card, Fact, Firmware, FirmwareUpdate, Health, Inventory,
-    LogEntry, Mark, Recording, SecureBoot, Subscription, Task,
+    Account, Bios, BiosChange, BiosOrder, BootOption, Card, Certificate, CertificateChange, Fact, Firmware,
+    FirmwareUpdate, Health, Inventory, LogEntry, Mark, Recording, SecureBoot, Subscription, Task,
 };
 use crate::cli::output;
 use crate::model::ByteSize;
@@ -85,6 +85,34 @@ pub(super) fn boot_order(options: &[BootOption]) -> String {
         vec![option.reference.clone(), option.name.clone(), enabled.to_owned()]
     };
     output::table(&["reference", "name", "tried"], options.iter().map(row).collect())
+}
+
+pub(super) fn certificate(found: &Certificate) -> String {
+    let lines = [
+        ("subject", &found.subject),
+        ("issuer", &found.issuer),
+        ("valid from", &found.valid_from),
+        ("valid until", &found.valid_until),
+        ("pin", &found.pin),
+    ];
+    lines.map(|(name, value)| format!("{name:<11}  {}", or_dash(value.as_deref()))).join("\n")
+}
+
+pub(super) fn certificate_change(change: &CertificateChange) -> String {
+    let mut text = match change.shown {
+        true => format!("the BMC shows the new certificate, {}", change.pin),
+        false => format!(
+            "the BMC has taken the new certificate and does not show it; install it again with --restart-bmc, or restart the BMC and \
+             connect with --bmc-pin {}",
+            change.pin
+        ),
+    };
+    if !change.names_host {
+        text.push_str(
+            "\nit does not name the host by which the BMC is reached here: whoever trusts its authority will refuse it",
+        );
+    }
+    text
 }
 
 pub(super) fn secure_boot(found: &SecureBoot) -> String {

@@ -186,3 +186,41 @@ async fn hpe_no_retry_policy() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn hpe_certificate_apart() {
+    const SECURITY: &str = "/redfish/v1/Managers/1/SecurityService";
+    const OWN: &str = "/redfish/v1/Managers/1/SecurityService/HttpsCert";
+    const GENERATE: &str = "/redfish/v1/Managers/1/SecurityService/HttpsCert/Actions/HpeHttpsCert.GenerateCSR";
+    proves(Fact::HpeCertificateApart, async |scene| {
+        let double = ilo(|seen, world| {
+            let made = world.count("POST", GENERATE) > 0 && world.count("GET", OWN) > 3;
+            if seen.is("GET", OWN) && made {
+                // Ready some looks later.
+                let request = "-----BEGIN CERTIFICATE REQUEST-----\nMIIB\n-----END CERTIFICATE REQUEST-----\n";
+                document(world, OWN)["CertificateSigningRequest"] = json!(request);
+            }
+            seen.is("POST", GENERATE).then(|| Reply::empty(200))
+        })
+        .await;
+        edit(&double, |world| {
+            document(world, MANAGER)["Oem"] = json!({ "Hpe": { "Links": { "SecurityService": link(SECURITY) } } });
+        });
+        let about = json!({ "Subject": "CN = ILO1", "ValidNotAfter": "2038-01-17T07:07:34Z" });
+        let actions = json!({ "#HpeHttpsCert.GenerateCSR": { "target": GENERATE } });
+        put(
+            &double,
+            [
+                (SECURITY, json!({ "Links": { "HttpsCert": link(OWN) } })),
+                (OWN, json!({ "@odata.id": OWN, "Actions": actions, "X509CertificateInformation": about })),
+            ],
+        );
+        let bmc = scene.connect(&double).await?;
+        ensure(bmc.certificate().await?.subject.as_deref() == Some("CN = ILO1"), "another certificate was shown")?;
+        let subject = "C=US,ST=Texas,L=Houston,O=Example,OU=Racks,CN=ilo1".parse()?;
+        let request = bmc.request_certificate(&subject, &[]).await?;
+        let asked = bodies(&double, "POST", GENERATE);
+        ensure(request.contains("REQUEST") && asked[0]["OrgUnit"] == "Racks", format!("{asked:?}"))
+    })
+    .await;
+}

@@ -234,24 +234,7 @@ mod tests {
     "#;
 
     fn view(node: &str, state: TaskState, step: Step) -> NodeView {
-        NodeView {
-            node: node.parse().unwrap(),
-            slot: None,
-            state,
-            step,
-            since: Timestamp(50_000),
-            image: "os@1".parse().unwrap(),
-            phase: None,
-            bytes_done: 0,
-            bytes_total: 4_000_000_000,
-            restarts: 0,
-            error: None,
-            trouble: None,
-            notes: vec![],
-            installed: None,
-            booted: None,
-            passed: vec![],
-        }
+        NodeView { bytes_total: 4_000_000_000, ..NodeView::example(node, state, step, Timestamp(50_000)) }
     }
 
     fn job() -> JobView {
