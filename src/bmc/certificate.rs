@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::exchange::NOTE;
 use super::fact::Fact;
 use super::task::Until;
-use super::{Bmc, BmcError, format_pin, until};
+use super::{Bmc, BmcError, format_pin, oem, until};
 use crate::sys::wire::pin_of;
 
 /// The certificate of a BMC's web server.
@@ -131,7 +131,7 @@ impl Bmc {
         let none = || self.unsupported("request a certificate");
         let made = match self.certificate_place().await? {
             Place::Own(document) => {
-                let generate = target(&document, "#HpeHttpsCert.GenerateCSR").ok_or_else(none)?;
+                let generate = target(&document, oem::HPE_GENERATE).ok_or_else(none)?;
                 let body = json!({ "CommonName": common_name, "Country": country, "State": state, "City": city,
                     "OrgName": organization, "OrgUnit": unit });
                 self.post(generate, &body).await?;
@@ -176,7 +176,7 @@ impl Bmc {
         let none = || self.unsupported("take another certificate");
         let taken = match &place {
             Place::Own(document) => {
-                let import = target(document, "#HpeHttpsCert.ImportCertificate").ok_or_else(none)?;
+                let import = target(document, oem::HPE_IMPORT).ok_or_else(none)?;
                 self.post(import, &json!({ "Certificate": pem })).await?
             }
             Place::Service { service, certificate, .. } => {
@@ -219,10 +219,10 @@ impl Bmc {
     async fn certificate_place(&self) -> Result<Place, BmcError> {
         let manager = self.outline(self.manager_link()?).await?;
         if self.quirks.has(Fact::HpeCertificateApart)
-            && let Some(security) = manager["Oem"]["Hpe"]["Links"]["SecurityService"]["@odata.id"].as_str()
+            && let Some(security) = manager.pointer(oem::HPE_SECURITY).and_then(Value::as_str)
         {
             let security = self.outline(security).await?;
-            if let Some(own) = security["Links"]["HttpsCert"]["@odata.id"].as_str() {
+            if let Some(own) = security.pointer(oem::HPE_CERTIFICATE).and_then(Value::as_str) {
                 return Ok(Place::Own(self.client.get(own).await?));
             }
         }

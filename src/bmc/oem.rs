@@ -20,6 +20,14 @@ pub(super) const HPE_BOOT: &str = "/Oem/Hpe/Links/Boot/@odata.id";
 pub(super) const HPE_PUSH_STATE: &str = "/Oem/Hpe/State";
 /// In an update service: why it failed.
 pub(super) const HPE_PUSH_RESULT: &str = "/Oem/Hpe/Result/MessageId";
+/// In a manager: the link of what keeps its certificates.
+pub(super) const HPE_SECURITY: &str = "/Oem/Hpe/Links/SecurityService/@odata.id";
+/// In that: the link of the certificate of its web server.
+pub(super) const HPE_CERTIFICATE: &str = "/Links/HttpsCert/@odata.id";
+/// What makes a request for another.
+pub(super) const HPE_GENERATE: &str = "#HpeHttpsCert.GenerateCSR";
+/// What puts another in.
+pub(super) const HPE_IMPORT: &str = "#HpeHttpsCert.ImportCertificate";
 /// In a system: the link of its boot orders.
 pub(super) const LENOVO_BOOT_SETTINGS: &str = "/Oem/Lenovo/BootSettings/@odata.id";
 /// Behind a system: the order of kinds of devices.

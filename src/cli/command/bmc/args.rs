@@ -91,22 +91,7 @@ pub(super) enum Managed {
         http: Option<String>,
     },
     /// Show the BMC's certificate, let it make a request for another, or put that in
-    Certificate {
-        #[command(flatten)]
-        target: TargetArgs,
-        /// Make a key and a request for an authority to sign: C=DE,ST=Hessen,L=Frankfurt,O=Example,OU=Racks[,CN=HOST]
-        #[arg(long, value_name = "SUBJECT", conflicts_with = "install")]
-        request: Option<Subject>,
-        /// A further name in the request, such as an IP address; may be repeated
-        #[arg(long, value_name = "NAME", requires = "request")]
-        also: Vec<String>,
-        /// Put in the certificate that the authority made of the last request, in PEM, with those that vouch for it after it
-        #[arg(long, value_name = "FILE")]
-        install: Option<PathBuf>,
-        /// Restart the BMC for it, which some demand before they show another certificate
-        #[arg(long, requires = "install")]
-        restart_bmc: bool,
-    },
+    Certificate(CertificateArgs),
     /// Show secure boot, or change it
     SecureBoot {
         #[command(flatten)]
@@ -190,6 +175,24 @@ pub(super) enum Next {
     Http,
     /// As the machine's own order says
     Order,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CertificateArgs {
+    #[command(flatten)]
+    pub(super) target: TargetArgs,
+    /// Make a key and a request for an authority to sign: C=DE,ST=Hessen,L=Frankfurt,O=Example,OU=Racks[,CN=HOST]
+    #[arg(long, value_name = "SUBJECT", conflicts_with = "install")]
+    pub(super) request: Option<Subject>,
+    /// A further name in the request, such as an IP address; may be repeated
+    #[arg(long, value_name = "NAME", requires = "request")]
+    pub(super) also: Vec<String>,
+    /// Put in the certificate that the authority made of the last request, in PEM, with those that vouch for it after it
+    #[arg(long, value_name = "FILE")]
+    pub(super) install: Option<PathBuf>,
+    /// Restart the BMC for it, which some demand before they show another certificate
+    #[arg(long, requires = "install")]
+    pub(super) restart_bmc: bool,
 }
 
 /// How keys are reset.

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
+use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::args::{EventsArgs, Keys, Managed, Next, TargetArgs};
+use super::args::{CertificateArgs, EventsArgs, Keys, Managed, Next, TargetArgs};
 use super::{ended, explain, show, target, with};
 use crate::bmc::{
     Bmc, BmcError, BmcEvent, BootTarget, FirmwareSource, PinFile, SecureBoot, Timing, change_first_password,
@@ -66,21 +67,7 @@ pub(super) async fn run(verb: Managed, context: &Context) -> Result<Exit, CliErr
             context.output.say("the next start is set, and was read back");
             Ok(DONE)
         }
-        Managed::Certificate { target, request: Some(subject), also, .. } => {
-            let made = with(&target, context, async |bmc: &Bmc| bmc.request_certificate(&subject, &also).await).await?;
-            context.output.value(&serde_json::json!({ "request": made }), |_| made.clone())?;
-            Ok(DONE)
-        }
-        Managed::Certificate { target, install: Some(file), restart_bmc, .. } => {
-            let pem = read_text(&file)?;
-            let work = async |bmc: &Bmc| bmc.exchange_certificate(&pem, restart_bmc).await;
-            let change = with(&target, context, work).await?;
-            context.output.value(&change, show::certificate_change)?;
-            Ok(if change.shown { DONE } else { FAILED })
-        }
-        Managed::Certificate { target, .. } => {
-            print(&target, context, async |bmc: &Bmc| bmc.certificate().await, show::certificate).await
-        }
+        Managed::Certificate(which) => certificate(which, context).await,
         Managed::SecureBoot { target, set, keys, add, database } => {
             let pem = add.as_deref().map(read_text).transpose()?;
             let change = KeyChange { set, keys, pem, database };
@@ -147,6 +134,23 @@ async fn follow(target: &TargetArgs, context: &Context) -> Result<Exit, CliError
     };
     with(target, context, followed).await??;
     Ok(DONE)
+}
+
+async fn certificate(which: CertificateArgs, context: &Context) -> Result<Exit, CliError> {
+    let CertificateArgs { target, request, also, install, restart_bmc } = which;
+    if let Some(subject) = request {
+        let made = with(&target, context, async |bmc: &Bmc| bmc.request_certificate(&subject, &also).await).await?;
+        context.output.value(&json!({ "request": made }), |_| made.clone())?;
+        return Ok(DONE);
+    }
+    let Some(file) = install else {
+        return print(&target, context, async |bmc: &Bmc| bmc.certificate().await, show::certificate).await;
+    };
+    let pem = read_text(&file)?;
+    let work = async |bmc: &Bmc| bmc.exchange_certificate(&pem, restart_bmc).await;
+    let change = with(&target, context, work).await?;
+    context.output.value(&change, show::certificate_change)?;
+    Ok(if change.shown { DONE } else { FAILED })
 }
 
 async fn health(target: &TargetArgs, context: &Context) -> Result<Exit, CliError> {
