@@ -91,10 +91,19 @@ impl Output {
     /// A bar for `bytes` of work, drawn on standard error when that is a terminal and people read the output.
     #[must_use]
     pub fn byte_bar(&self, bytes: u64, message: &'static str) -> ProgressBar {
+        self.bar(bytes, message, "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+    }
+
+    /// The same for so many things.
+    #[must_use]
+    pub fn count_bar(&self, things: u64, message: &'static str) -> ProgressBar {
+        self.bar(things, message, "{msg} [{bar:30}] {pos}/{len} {eta}")
+    }
+
+    fn bar(&self, length: u64, message: &'static str, template: &str) -> ProgressBar {
         let visible = !self.is_json() && std::io::stderr().is_terminal();
         let target = if visible { ProgressDrawTarget::stderr_with_hz(5) } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(Some(bytes), target).with_message(message);
-        let template = "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+        let bar = ProgressBar::with_draw_target(Some(length), target).with_message(message);
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("=> "));
         }

@@ -3,6 +3,7 @@
 
 mod certificate;
 mod cli;
+mod discover;
 mod double;
 mod emulator;
 mod events;

@@ -1,6 +1,7 @@
 //! `bedplate bmc`: what one BMC, or a recorded tree, tells of its machine, and changing it.
 
 mod args;
+mod discover;
 mod manage;
 mod show;
 
@@ -22,6 +23,7 @@ const PASSWORD_ENV: &str = "BEDPLATE_BMC_PASSWORD";
 /// Look at a BMC: what its machine is made of, and what it can do; and manage it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
+  bedplate bmc discover 10.0.0.0/24
   BEDPLATE_BMC_PASSWORD=... bedplate bmc inventory https://10.0.0.5 --username admin
   bedplate bmc check trees/rack1-node7
   bedplate bmc bios https://10.0.0.5 --username admin --set BootMode=Uefi
@@ -33,6 +35,8 @@ pub struct BmcArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
+    /// Find the BMCs in a network, by asking its addresses who they are; no credentials are sent
+    Discover(discover::DiscoverArgs),
     /// List what the machine is made of
     Inventory(TargetArgs),
     /// Find out what the BMC can do for a rack, by reading alone
@@ -53,6 +57,7 @@ enum Verb {
 /// Looks or changes, prints, and ends the session at the BMC.
 pub async fn run(args: BmcArgs, context: &Context) -> Result<Exit, CliError> {
     match args.verb {
+        Verb::Discover(args) => return discover::run(args, context).await,
         Verb::Inventory(target) => {
             let found = with(&target, context, async |bmc: &Bmc| bmc.inventory().await).await?;
             context.output.value(&found, show::inventory)?;

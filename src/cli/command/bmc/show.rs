@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use crate::bmc::{
-    Account, Bios, BiosChange, BiosOrder, BootOption, Card, Certificate, CertificateChange, Fact, Firmware,
-    FirmwareUpdate, Health, Inventory, LogEntry, Mark, Recording, SecureBoot, Subscription, Task,
+    Account, Acquaintance, Bios, BiosChange, BiosOrder, BootOption, Card, Certificate, CertificateChange, Discovered,
+    Fact, Firmware, FirmwareUpdate, Health, Inventory, LogEntry, Mark, Recording, SecureBoot, Subscription, Task,
 };
 use crate::cli::output;
 use crate::model::ByteSize;
@@ -85,6 +85,20 @@ pub(super) fn boot_order(options: &[BootOption]) -> String {
         vec![option.reference.clone(), option.name.clone(), enabled.to_owned()]
     };
     output::table(&["reference", "name", "tried"], options.iter().map(row).collect())
+}
+
+pub(super) fn discovered(found: &[Discovered]) -> String {
+    let row = |bmc: &Discovered| {
+        let certificate = match bmc.certificate {
+            Acquaintance::New => "new",
+            Acquaintance::Known => "known",
+            Acquaintance::Changed => "CHANGED",
+        };
+        let said = [&bmc.vendor, &bmc.product, &bmc.redfish].map(|text| or_dash(text.as_deref()).to_owned());
+        [vec![bmc.url.clone()], said.to_vec(), vec![certificate.to_owned(), or_dash(bmc.uuid.as_deref()).to_owned()]]
+            .concat()
+    };
+    output::table(&["BMC", "vendor", "product", "Redfish", "certificate", "UUID"], found.iter().map(row).collect())
 }
 
 pub(super) fn certificate(found: &Certificate) -> String {
