@@ -177,14 +177,19 @@ impl Bmc {
         let taken = match &place {
             Place::Own(document) => {
                 let import = target(document, oem::HPE_IMPORT).ok_or_else(none)?;
-                self.post(import, &json!({ "Certificate": pem })).await?
+                self.post(import, &json!({ "Certificate": pem })).await
             }
             Place::Service { service, certificate, .. } => {
                 let replace = target(service, "#CertificateService.ReplaceCertificate").ok_or_else(none)?;
                 let body = json!({ "CertificateString": pem, "CertificateType": "PEM",
                     "CertificateUri": { "@odata.id": certificate } });
-                self.post(replace, &body).await?
+                self.post(replace, &body).await
             }
+        };
+        // Many start their web server anew for it, and some before they have answered: what they show tells.
+        let (taken, lost) = match taken {
+            Err(error) if error.is_passing() => (Value::Null, Some(error)),
+            other => (other?, None),
         };
         // Else a place in the answer is the new certificate's, and no task's.
         if taken[NOTE]["status"] == 202 {
@@ -201,8 +206,10 @@ impl Bmc {
             Err(error) if error.is_passing() => false,
             Err(error) => return Err(error),
         };
-        if shown {
-            self.exchange.keep_pin(fresh)?;
+        match (shown, lost) {
+            (true, _) => self.exchange.keep_pin(fresh)?,
+            (false, Some(error)) => return Err(error),
+            (false, None) => {}
         }
         Ok(CertificateChange { pin: format_pin(&fresh), shown, names_host })
     }
@@ -213,7 +220,11 @@ impl Bmc {
         let offered = &manager["Actions"]["#Manager.Reset"]["ResetType@Redfish.AllowableValues"];
         let offers = |how: &str| offered.as_array().is_none_or(|all| all.iter().any(|one| one == how));
         let how = if offers("GracefulRestart") { "GracefulRestart" } else { "ForceRestart" };
-        self.post(reset, &json!({ "ResetType": how })).await.map(drop)
+        match self.post(reset, &json!({ "ResetType": how })).await {
+            // It may be gone before it has answered.
+            Err(error) if !error.is_passing() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     async fn certificate_place(&self) -> Result<Place, BmcError> {
