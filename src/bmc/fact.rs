@@ -88,6 +88,7 @@ facts! {
     DellOemInUpload, "dell-oem-in-upload", |m| m.is(Family::Idrac), "firmware uploads carry an empty Oem object";
     DellCdByProfile, "dell-cd-by-profile", |m| m.is(Family::Idrac) && m.firmware_below(6) && !m.firmware_starts("1."), "the virtual CD is set to boot by a configuration profile";
     DellHttpBootInBios, "dell-http-boot-in-bios", |m| m.is(Family::Idrac), "the address of an HTTP boot is a BIOS attribute";
+    DellConsoleCommand, "dell-console-command", |m| m.is(Family::Idrac), "the serial console is reached by a command at the BMC's own command line";
     DellNoDate, "dell-no-date", |m| m.is(Family::Idrac), "dates of zeros are no dates";
 
     // HPE iLO.
@@ -97,6 +98,7 @@ facts! {
     HpeCertificateApart, "hpe-certificate-apart", |m| m.is(Family::Ilo), "a certificate is requested and put in at iLO's own resource, whose request is ready later";
     HpeSuccessAsError, "hpe-success-as-error", |m| m.is(Family::Ilo), "a success that is written as an error, with status 400 too, is a success";
     HpeBootOrderOem, "hpe-boot-order-oem", |m| m.is(Family::Ilo), "the boot order is changed in its own settings object";
+    HpeConsoleCommand, "hpe-console-command", |m| m.is(Family::Ilo), "the serial console is entered by a command that is not told";
     HpeAuxCycle, "hpe-aux-cycle", |m| m.is(Family::Ilo), "a power cycle of the whole machine is an action of its own";
     HpePushForm, "hpe-push-form", |m| m.is(Family::Ilo), "pushed firmware is a form that carries the session, in a cookie too";
     HpePushState, "hpe-push-state", |m| m.is(Family::Ilo), "the progress of a firmware upload is read at the update service";
@@ -110,6 +112,7 @@ facts! {
     LenovoAccountSlots, "lenovo-account-slots", |m| m.is(Family::Xcc), "where accounts cannot be added, a free slot is changed";
     LenovoBootOrderOem, "lenovo-boot-order-oem", |m| m.is(Family::Xcc), "the boot order is one of Lenovo's own, and its list is read first";
     LenovoUploadClaimed, "lenovo-upload-claimed", |m| m.is(Family::Xcc), "the upload address is claimed before a firmware upload, and given back";
+    LenovoConsoleCommand, "lenovo-console-command", |m| m.is(Family::Xcc), "the serial console is entered by a command that is not told";
     LenovoAcCycle, "lenovo-ac-cycle", |m| m.is(Family::Xcc), "a power cycle of the whole machine is an action of its own";
     LenovoFirmwarePrefix, "lenovo-firmware-prefix", |m| m.is(Family::Xcc), "the build name before a firmware version is left out";
 

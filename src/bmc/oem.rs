@@ -14,6 +14,12 @@ pub(super) const DELL_IMPORT: &str = "/Actions/Oem/EID_674_Manager.ImportSystemC
 pub(super) const DELL_CD_PROFILE: &str = "<SystemConfiguration><Component FQDD=\"iDRAC.Embedded.1\">\
     <Attribute Name=\"ServerBoot.1#BootOnce\">Enabled</Attribute>\
     <Attribute Name=\"ServerBoot.1#FirstBootDevice\">VCD-DVD</Attribute></Component></SystemConfiguration>";
+/// At the command line of an iDRAC: to the serial console (iDRAC user's guide, "Switching between RACADM and serial console").
+pub(super) const DELL_CONSOLE: &str = "console com2";
+/// At the command line of an iLO: to the virtual serial port (iLO user guide, "Virtual Serial Port").
+pub(super) const HPE_CONSOLE: &str = "vsp";
+/// At the command line of an XClarity controller: to the serial console (XCC user's guide, `console`).
+pub(super) const LENOVO_CONSOLE: &str = "console 1";
 /// In a BIOS: the link of its boot order.
 pub(super) const HPE_BOOT: &str = "/Oem/Hpe/Links/Boot/@odata.id";
 /// In an update service: what a pushed file is going through.

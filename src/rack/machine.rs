@@ -152,6 +152,13 @@ pub trait Machines: Send + Sync {
         BTreeMap::new()
     }
 
+    /// Begins to record the node's serial console, for the evidence, until [`Machines::end_recording`]; where it cannot be, the recording
+    /// says why.
+    fn record_console(&self, _node: &NodeSpec) {}
+
+    /// Ends it, and forgets what was recorded.
+    async fn end_recording(&self, _node: &NodeSpec) {}
+
     /// Ends the sessions that a killed process left open at the node's BMC, which is only talked to if there are any.
     async fn end_left_sessions(&self, _node: &NodeSpec) -> Result<(), MachineError> {
         Ok(())

@@ -9,6 +9,7 @@ pub mod event;
 pub mod import;
 pub mod machine;
 pub mod plan;
+pub mod recorder;
 pub mod redfish;
 pub mod rehearse;
 pub mod show;

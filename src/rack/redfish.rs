@@ -9,17 +9,19 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use crate::bmc::{
-    Address, BiosChange, Bmc, BmcError, BootTarget, Credentials, Facts, Gateway, Inventory, Known, Pins, PowerAction,
-    PowerState, SiteCa, Target, Timing, Trust,
+    Address, BiosChange, Bmc, BmcError, BootTarget, Console, Credentials, Facts, Gateway, Inventory, Known, Pins,
+    PowerAction, PowerState, SiteCa, Target, TerminalSize, Timing, Trust,
 };
 use crate::model::{NodeName, Secret};
 use crate::rack::machine::{BootFrom, Found, FoundDrive, Machine, MachineError, Machines, Power};
+use crate::rack::recorder::{self, Recorder};
 use crate::rack::spec::{BiosSettings, BmcAddress, Login, NodeSpec, PasswordSource};
 
 /// Reaches machines over Redfish; passwords come from this process's environment and files.
 pub struct RedfishMachines {
     pins: Arc<dyn Pins>,
-    met: Met,
+    met: Arc<Met>,
+    recorder: Recorder,
 }
 
 /// BMCs that were talked to, by node: what they told need not be asked for again with each connection.
@@ -63,7 +65,17 @@ impl RedfishMachines {
     /// Machines whose certificates are those in `pins`.
     #[must_use]
     pub fn new(pins: Arc<dyn Pins>) -> Self {
-        Self { pins, met: Met::default() }
+        Self { pins, met: Arc::default(), recorder: Recorder::default() }
+    }
+
+    /// Opens the serial console of a node.
+    ///
+    /// # Errors
+    /// Where the spec names no credentials, or as [`Bmc::console`] does.
+    pub async fn console(&self, node: &NodeSpec, size: TerminalSize) -> Result<Console, MachineError> {
+        let target = target(node)?;
+        let opened = open_console(&self.met, &node.name, &target, self.pins.clone(), size).await;
+        opened.map_err(|error| machine_error(&error))
     }
 }
 
@@ -92,11 +104,28 @@ impl Machines for RedfishMachines {
             }
             Err(why) => [("not-read".to_owned(), json!([why]))].into(),
         };
+        if let Some(console) = self.recorder.text(&node.name) {
+            found.insert("console".to_owned(), json!(console));
+        }
         let authority = target.ok().and_then(|target| target.address.authority());
         if let (Some(gateway), Some(authority)) = (self.met.gateway.get(), authority) {
             found.insert("requests".to_owned(), json!(gateway.traced(&authority)));
         }
         found
+    }
+
+    fn record_console(&self, node: &NodeSpec) {
+        // A node whose credentials are not there is not worked on either.
+        let Ok(target) = target(node) else { return };
+        let (met, name, pins) = (self.met.clone(), node.name.clone(), self.pins.clone());
+        self.recorder.begin(&node.name, move || {
+            let (met, name, target, pins) = (met.clone(), name.clone(), target.clone(), pins.clone());
+            async move { open_console(&met, &name, &target, pins, recorder::UNSEEN).await }
+        });
+    }
+
+    async fn end_recording(&self, node: &NodeSpec) {
+        self.recorder.end(&node.name).await;
     }
 
     async fn end_left_sessions(&self, node: &NodeSpec) -> Result<(), MachineError> {
@@ -108,6 +137,20 @@ impl Machines for RedfishMachines {
         }
         Ok(())
     }
+}
+
+/// Opens a console; the session at the BMC that finds out where it is ends at once.
+async fn open_console(
+    met: &Met,
+    node: &NodeName,
+    target: &Target,
+    pins: Arc<dyn Pins>,
+    size: TerminalSize,
+) -> Result<Console, BmcError> {
+    let bmc = Box::pin(met.connect(node, target, pins.clone(), Timing::default())).await?;
+    let console = Box::pin(bmc.console(target, pins, size)).await;
+    bmc.close().await;
+    console
 }
 
 fn target(node: &NodeSpec) -> Result<Target, MachineError> {

@@ -5,6 +5,8 @@ pub mod disk;
 pub mod double;
 pub mod entropy;
 pub mod folder;
+#[cfg(feature = "appliance")]
+pub mod keyboard;
 pub mod memory;
 pub mod module;
 pub mod net;

@@ -427,6 +427,10 @@ impl Machines for Room {
         let verbs = self.with(node.name.as_str(), |metal| metal.verbs.clone());
         [("requests".to_owned(), serde_json::json!(verbs))].into()
     }
+
+    fn record_console(&self, node: &NodeSpec) {
+        self.with(node.name.as_str(), |metal| metal.verbs.push("record".to_owned()));
+    }
 }
 
 /// The catalogue: `name@1` exists, and nothing else.

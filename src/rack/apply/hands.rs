@@ -127,6 +127,7 @@ impl Hands for RackHands {
             machine.close().await;
         }
         self.machine = None;
+        self.machines.end_recording(&self.node).await;
         end_left(&*self.machines, &self.node).await;
     }
 }
@@ -160,7 +161,10 @@ impl RackHands {
         if !steady && (machine.power().await? == Power::On || ran(&live)) {
             return Ok(Outcome::Done);
         }
-        machine.power_on().await?;
+        if self.node.record_console {
+            self.machines.record_console(&self.node);
+        }
+        self.machine().await?.power_on().await?;
         Ok(Outcome::Done)
     }
 

@@ -132,6 +132,17 @@ fn good() -> Oddity {
     Oddity::default()
 }
 
+/// Where the spec asks for it, a console is recorded from before each start, so that not a line of it is missed.
+#[tokio::test]
+async fn a_console_is_recorded_from_the_start() {
+    let mut world = World::new(&[("n1", good())]).await;
+    world.spec.nodes[0].record_console = true;
+    assert_eq!(world.apply().await.state, JobState::Done);
+    let verbs = ["off", "insert", "boot Media", "record", "on", "eject", "boot Disk", "record", "on"];
+    world.room.with("n1", |metal| assert_eq!(metal.verbs, verbs));
+    world.stop().await;
+}
+
 #[tokio::test]
 async fn images_a_rack_and_then_has_nothing_to_do() {
     let world = World::new(&[("n1", good()), ("n2", good())]).await;

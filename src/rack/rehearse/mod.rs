@@ -283,6 +283,7 @@ pub fn rack_of(count: usize) -> Spec {
             wipe: Wipe::default(),
             image: "rehearsed@1".parse().ok()?,
             health: Default::default(),
+            record_console: false,
             bios: Default::default(),
             serial: None,
             slot: None,

@@ -138,6 +138,7 @@ fn checked_node(node: &RawNode, raw: &RawSpec, places: &Places<'_>, place: &str)
     }
     Ok(NodeSpec {
         health: node.health.or(raw.install.health).unwrap_or_default(),
+        record_console: node.record_console.or(raw.install.record_console).unwrap_or(false),
         bios,
         serial: serial.map(str::to_owned),
         feed: feed.map(str::to_owned),
@@ -145,7 +146,12 @@ fn checked_node(node: &RawNode, raw: &RawSpec, places: &Places<'_>, place: &str)
         bmc: address(bmc, places).map_err(mistake)?,
         system: system.map(str::to_owned),
         pin: node.pin.as_deref().map(pin).transpose().map_err(mistake)?,
-        ca_file: node.ca_file.as_ref().or(raw.bmc.ca_file.as_ref()).map(|file| places.path(file)),
+        ca_file: node
+            .ca_file
+            .as_ref()
+            .or(role.ca_file.as_ref())
+            .or(raw.bmc.ca_file.as_ref())
+            .map(|file| places.path(file)),
         login: login(node, role, &raw.bmc, places).map_err(mistake)?,
         disk: disk(node.disk.as_ref().or(role.disk.as_ref()).or(raw.disk.as_ref()), place)?,
         wipe: node.wipe.or(role.wipe).or(raw.install.wipe).unwrap_or(Wipe::Blank),

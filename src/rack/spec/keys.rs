@@ -26,7 +26,10 @@ const BIOS: Table = Table { each: Some(&Table::new("[bios]", &[])), ..Table::new
 
 const ROLE: Table = Table {
     tables: &[("disk", DISK), ("bios", BIOS)],
-    ..Table::new("[role.NAME]", &["username", "password-env", "password-file", "disk", "wipe", "image", "bios"])
+    ..Table::new(
+        "[role.NAME]",
+        &["username", "password-env", "password-file", "ca-file", "disk", "wipe", "image", "bios"],
+    )
 };
 
 const NODE: Table = Table {
@@ -51,6 +54,7 @@ const NODE: Table = Table {
             "feed",
             "bios",
             "health",
+            "record-console",
         ],
     )
 };
@@ -62,7 +66,10 @@ const SPEC: Table = Table {
         ("bios", BIOS),
         (
             "install",
-            Table::new("[install]", &["wipe", "health", "parallel", "parallel-per-feed", "canaries", "stop-after"]),
+            Table::new(
+                "[install]",
+                &["wipe", "health", "record-console", "parallel", "parallel-per-feed", "canaries", "stop-after"],
+            ),
         ),
         ("timeouts", Table::new("[timeouts]", &["bmc", "post", "stall", "install", "off", "boot"])),
         ("role", Table { each: Some(&ROLE), ..Table::new("[role]", &[]) }),

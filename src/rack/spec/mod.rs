@@ -61,6 +61,8 @@ pub struct NodeSpec {
     pub image: ImageRef,
     /// How well it must be.
     pub health: HealthGate,
+    /// Whether its serial console is recorded while it is worked on.
+    pub record_console: bool,
     /// BIOS settings that it is to have, by the names of its BIOS.
     pub bios: BiosSettings,
     /// The serial number that the machine must have, as its BMC tells: what keeps swapped cables and addresses from being imaged.

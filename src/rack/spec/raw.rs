@@ -51,6 +51,8 @@ pub(super) struct RawInstall {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) health: Option<HealthGate>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) record_console: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) parallel: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) parallel_per_feed: Option<usize>,
@@ -107,6 +109,8 @@ pub(super) struct RawRole {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) password_file: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ca_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) disk: Option<DiskSelector>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) wipe: Option<Wipe>,
@@ -150,6 +154,8 @@ pub(super) struct RawNode {
     pub(super) feed: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) health: Option<HealthGate>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) record_console: Option<bool>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) bios: BTreeMap<String, RawSetting>,
 }
@@ -175,6 +181,7 @@ impl From<Spec> for RawSpec {
             install: RawInstall {
                 wipe: None,
                 health: None,
+                record_console: None,
                 parallel: Some(spec.parallel),
                 parallel_per_feed: spec.parallel_per_feed,
                 canaries: Some(spec.canaries),
@@ -221,6 +228,7 @@ impl From<NodeSpec> for RawNode {
             slot: node.slot,
             feed: node.feed,
             health: Some(node.health),
+            record_console: Some(node.record_console),
             bios: node.bios.into_iter().map(|(name, value)| (name, RawSetting::Text(value))).collect(),
         }
     }

@@ -3,6 +3,7 @@
 
 mod certificate;
 mod cli;
+mod console;
 mod discover;
 mod double;
 mod emulator;

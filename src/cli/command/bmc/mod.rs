@@ -1,6 +1,7 @@
 //! `bedplate bmc`: what one BMC, or a recorded tree, tells of its machine, and changing it.
 
 mod args;
+pub(super) mod console;
 mod discover;
 mod manage;
 mod show;
@@ -27,6 +28,7 @@ const PASSWORD_ENV: &str = "BEDPLATE_BMC_PASSWORD";
   BEDPLATE_BMC_PASSWORD=... bedplate bmc inventory https://10.0.0.5 --username admin
   bedplate bmc check trees/rack1-node7
   bedplate bmc bios https://10.0.0.5 --username admin --set BootMode=Uefi
+  bedplate bmc console https://10.0.0.5 --username admin
   bedplate bmc firmware https://10.0.0.5 --username admin --update BMC_2.84.bin")]
 pub struct BmcArgs {
     #[command(subcommand)]
@@ -41,6 +43,8 @@ enum Verb {
     Inventory(TargetArgs),
     /// Find out what the BMC can do for a rack, by reading alone
     Check(TargetArgs),
+    /// The machine's serial console, by the BMC's SSH server
+    Console(console::ConsoleArgs),
     #[command(flatten)]
     Manage(args::Managed),
     /// List every known oddity of BMCs and what is done about it
@@ -72,6 +76,7 @@ pub async fn run(args: BmcArgs, context: &Context) -> Result<Exit, CliError> {
             context.output.value(&made, show::recording)?;
         }
         Verb::Facts => context.output.value(&show::facts(), |facts| show::fact_table(facts))?,
+        Verb::Console(args) => return console::run(args, context).await,
         Verb::Manage(verb) => return manage::run(verb, context).await,
     }
     Ok(DONE)

@@ -288,3 +288,21 @@ async fn a_refused_setting_is_quoted() {
     let error = bmc.set_bios(&wanted(&[("NoSuchThing", "1")])).await.unwrap_err();
     assert!(error.to_string().contains("NoSuchThing"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dell_console_command() {
+    proves(Fact::DellConsoleCommand, async |scene| {
+        let double = idrac(|_, _| None).await;
+        console_shows(
+            &scene,
+            &double,
+            json!({
+                "SerialConsole": { "ConnectTypesSupported": [], "ServiceEnabled": false },
+                "CommandShell": { "ConnectTypesSupported": ["SSH", "IPMI"], "ServiceEnabled": true },
+            }),
+            "console com2",
+        )
+        .await
+    })
+    .await;
+}

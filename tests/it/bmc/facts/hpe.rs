@@ -224,3 +224,18 @@ async fn hpe_certificate_apart() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hpe_console_command() {
+    proves(Fact::HpeConsoleCommand, async |scene| {
+        let double = ilo(|_, _| None).await;
+        console_shows(
+            &scene,
+            &double,
+            json!({ "SerialConsole": { "ConnectTypesSupported": ["SSH", "IPMI", "Oem"], "ServiceEnabled": true } }),
+            "vsp",
+        )
+        .await
+    })
+    .await;
+}

@@ -199,3 +199,18 @@ async fn lenovo_firmware_prefix() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lenovo_console_command() {
+    proves(Fact::LenovoConsoleCommand, async |scene| {
+        let double = xcc(|_, _| None).await;
+        console_shows(
+            &scene,
+            &double,
+            json!({ "SerialConsole": { "ConnectTypesSupported": ["IPMI", "SSH"], "ServiceEnabled": true } }),
+            "console 1",
+        )
+        .await
+    })
+    .await;
+}

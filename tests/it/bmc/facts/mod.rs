@@ -197,3 +197,25 @@ fn every_fact_is_proven() {
     }
     assert!(Fact::ALL.len() >= 50);
 }
+
+/// A BMC whose manager tells of consoles as `services` says, and whose command line leads there by `entry`: whether the machine shows.
+async fn console_shows(scene: &Scene, double: &Double, services: Value, entry: &'static str) -> Ended {
+    use super::console::{SshDouble, read_until};
+    const PROTOCOL: &str = "/redfish/v1/Managers/1/NetworkProtocol";
+    let ssh = SshDouble::start(entry, 5).await;
+    put(double, [(PROTOCOL, json!({ "SSH": { "ProtocolEnabled": true, "Port": ssh.port } }))]);
+    edit(double, |world| {
+        let manager = document(world, MANAGER);
+        for (key, value) in services.as_object().unwrap() {
+            manager[key] = value.clone();
+        }
+        manager["NetworkProtocol"] = link(PROTOCOL);
+    });
+    let bmc = scene.connect(double).await?;
+    let mut console = bmc.console(&double.target(), Arc::new(MemoryPins::default()), (80, 24)).await?;
+    let shown = tokio::time::timeout(std::time::Duration::from_secs(2), read_until(&mut console, "login: ")).await;
+    console.close().await;
+    ssh.stop().await;
+    let seen = shown.map_err(|_| "only the command line of the BMC shows")??;
+    ensure(seen.contains("login: "), seen)
+}

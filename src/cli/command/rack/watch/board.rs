@@ -39,6 +39,8 @@ pub(super) enum Mode {
 pub(super) enum Action {
     /// Switch a node's light.
     Identify(NodeName, bool),
+    /// Show a node's serial console.
+    Console(NodeName),
     /// Apply the spec to one node again.
     Retry(NodeName),
     /// Pause a job, or let it go on.
@@ -209,6 +211,7 @@ impl Board {
             Key::Escape if self.detail => self.detail = false,
             Key::Escape => self.filter.clear(),
             Key::Char('q') => return Some(Action::Quit),
+            Key::Char('c') => return Some(Action::Console(self.chosen()?.node.clone())),
             Key::Char('i') => {
                 let row = self.chosen()?;
                 return Some(Action::Identify(row.node.clone(), !row.lit));

@@ -190,7 +190,7 @@ fn keys(board: &Board) -> Line<'static> {
                 false => format!("/ filter ({})", board.filter),
             };
             let pause = if board.job.as_ref().is_some_and(|job| job.paused) { "p go on" } else { "p pause" };
-            Line::from(format!("Enter behind it   {filter}   i light   r retry   {pause}   q quit")).dim()
+            Line::from(format!("Enter behind it   {filter}   i light   c console   r retry   {pause}   q quit")).dim()
         }
     }
 }
@@ -286,7 +286,7 @@ mod tests {
 
 
 
-        Enter behind it   / filter   i light   r retry   p pause   q quit
+        Enter behind it   / filter   i light   c console   r retry   p pause   q quit
         "#);
     }
 
@@ -309,7 +309,7 @@ mod tests {
         │
         │
         │
-        Enter behind it   / filter   i light   r retry   p pause   q quit
+        Enter behind it   / filter   i light   c console   r retry   p pause   q quit
         "#);
     }
 

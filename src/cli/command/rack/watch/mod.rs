@@ -14,8 +14,9 @@ use tokio::time::{Instant, sleep};
 use self::board::{Action, Board, Key};
 use super::follow::follow;
 use super::{machines, read_spec};
+use crate::cli::command::bmc::console::{Parting, attend, size};
 use crate::cli::exit::{CliError, DONE, Exit, FAILED};
-use crate::cli::{ApiClient, Context};
+use crate::cli::{ApiClient, Context, Output};
 use crate::job::{JobState, JobView, NodeRow};
 use crate::model::NodeName;
 use crate::rack::{JobRequest, MachineError, Machines, Spec, Started};
@@ -32,7 +33,7 @@ const BLINK: Duration = Duration::from_millis(100);
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Keys: arrows or j and k choose a node, Enter shows what is behind it, / filters by name, state or step, i switches the \
-                        node's light (with the spec's credentials, from this machine), r applies the spec to a failed node again, p pauses the \
+                        node's light and c shows its serial console (with the spec's credentials, from this machine), r applies the spec to a failed node again, p pauses the \
                         job or lets it go on, q quits. Where standard output is no terminal, the newest job is followed line by line."
 )]
 pub(super) struct WatchArgs {
@@ -47,7 +48,7 @@ pub(super) async fn run(args: WatchArgs, context: &Context) -> Result<Exit, CliE
         return follow_newest(&spec, &api, context).await;
     }
     let workers = Workers::new();
-    let ended = watch(&spec, &api, &workers).await;
+    let ended = watch(&spec, &api, &workers, &context.output).await;
     ratatui::restore();
     workers.stop().await;
     ended.map(|()| DONE)
@@ -78,7 +79,7 @@ enum News {
     Acted(String, Changed),
 }
 
-async fn watch(spec: &Spec, api: &ApiClient, workers: &Workers) -> Result<(), CliError> {
+async fn watch(spec: &Spec, api: &ApiClient, workers: &Workers, output: &Output) -> Result<(), CliError> {
     let failed = |error: std::io::Error| CliError::because("show the rack on this terminal", &error);
     let (tell, mut news) = mpsc::channel(64);
     let (rack, asks, teller, stop) = (spec.name.clone(), api.clone(), tell.clone(), workers.token());
@@ -118,6 +119,12 @@ async fn watch(spec: &Spec, api: &ApiClient, workers: &Workers) -> Result<(), Cl
         match board.key(key) {
             None => {}
             Some(Action::Quit) => return Ok(()),
+            Some(Action::Console(node)) => {
+                // The screen is the machine's until the console is left.
+                ratatui::restore();
+                board.message = Some(console(spec, &node, output).await);
+                terminal = ratatui::try_init().map_err(failed)?;
+            }
             Some(action) => {
                 board.message = Some("...".to_owned());
                 let (spec, api, tell, stop) = (spec.clone(), api.clone(), tell.clone(), workers.token());
@@ -174,7 +181,7 @@ async fn keep_looking(rack: &str, api: &ApiClient, tell: &mpsc::Sender<News>) {
 
 async fn act(spec: &Spec, api: &ApiClient, action: Action) -> News {
     match action {
-        Action::Quit => News::Acted(String::new(), Changed::Nothing),
+        Action::Quit | Action::Console(_) => News::Acted(String::new(), Changed::Nothing),
         Action::Identify(node, on) => match identify(spec, &node, on).await {
             Ok(()) => {
                 let message = format!("the light of {node} is {}", if on { "on" } else { "off" });
@@ -205,6 +212,24 @@ async fn act(spec: &Spec, api: &ApiClient, action: Action) -> News {
                 Err(error) => News::Acted(error.message, Changed::Nothing),
             }
         }
+    }
+}
+
+/// Shows a node's serial console until it is left; answers how that came.
+async fn console(spec: &Spec, node: &NodeName, output: &Output) -> String {
+    let Some(wanted) = spec.node(node) else { return format!("{node} is not in the spec") };
+    let shown = async {
+        let opened = machines(spec)?.console(wanted, size()).await;
+        let mut console = opened.map_err(|error| CliError::failed(error.message))?;
+        output.say(&format!("the console of {node} is open; ~. at the beginning of a line goes back to the rack"));
+        let parted = attend(&mut console, true).await;
+        console.close().await;
+        parted
+    };
+    match Box::pin(shown).await {
+        Ok(Parting::Left) => format!("the console of {node} is closed"),
+        Ok(Parting::Ended) => format!("the BMC has closed the console of {node}"),
+        Err(error) => format!("the console of {node} is not there: {}", error.message),
     }
 }
 
