@@ -97,9 +97,13 @@ pub(super) fn causes(error: &dyn std::error::Error) -> String {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         let (status, kind) = match &error {
-            StoreError::NoSuchBucket(_) | StoreError::NoSuchKey(_) | StoreError::NoSuchPack(_) => {
-                (StatusCode::NOT_FOUND, "not-found")
-            }
+            StoreError::NoSuchBucket(_)
+            | StoreError::NoSuchSnapshot(_)
+            | StoreError::NoSuchKey(_)
+            | StoreError::NoSuchPack(_) => (StatusCode::NOT_FOUND, "not-found"),
+            StoreError::BucketExists(_) | StoreError::SnapshotExists(_) => (StatusCode::CONFLICT, "exists"),
+            StoreError::SnapshotInUse { .. } => (StatusCode::CONFLICT, "in-use"),
+            StoreError::BucketState(_) | StoreError::IsSnapshot(_) => (StatusCode::CONFLICT, "bucket-state"),
             StoreError::InvalidRange { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "range"),
             StoreError::IncompleteBody { .. } | StoreError::Body(_) => (StatusCode::BAD_REQUEST, "broken-body"),
             StoreError::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "changed"),

@@ -18,6 +18,7 @@ mod openapi;
 mod pull;
 mod racks;
 mod range;
+mod snapshots;
 mod store;
 
 use std::sync::Arc;
@@ -147,6 +148,7 @@ fn endpoints() -> Vec<Endpoint> {
         racks::endpoints(),
         jobs::endpoints(),
         store::endpoints(),
+        snapshots::endpoints(),
         keys::endpoints(),
     ]
     .into_iter()

@@ -68,6 +68,8 @@ pub enum Command {
     Bmc(command::bmc::BmcArgs),
     /// Make, list and remove buckets
     Bucket(command::bucket::BucketArgs),
+    /// Keep buckets as they are, compare, and branch off
+    Snapshot(command::snapshot::SnapshotArgs),
     /// Put files and folders into the store
     Put(command::put::PutArgs),
     /// Get objects out of the store

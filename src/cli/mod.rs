@@ -37,6 +37,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, CliError>
         Command::Node(args) => command::node::run(args, context).await,
         Command::Bmc(args) => command::bmc::run(args, context).await,
         Command::Bucket(args) => command::bucket::run(args, context).await,
+        Command::Snapshot(args) => command::snapshot::run(args, context).await,
         Command::Put(args) => command::put::run(args, context).await,
         Command::Get(args) => command::get::run(args, context).await,
         Command::Ls(args) => command::ls::run(args, context).await,

@@ -28,7 +28,7 @@ pub const PARTS_ABOVE: u64 = 2 * PART_BYTES;
 /// The region that signatures name.
 const REGION: &str = "us-east-1";
 
-/// A place in S3: `BUCKET/KEY`, or `BUCKET` alone.
+/// A place in S3: `BUCKET/KEY`, or `BUCKET` alone; `BUCKET@SNAPSHOT` where it is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The bucket.
@@ -43,7 +43,7 @@ impl std::str::FromStr for Place {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let text = text.strip_prefix("s3://").unwrap_or(text);
         let (bucket, key) = text.split_once('/').unwrap_or((text, ""));
-        let bucket = bucket.parse::<BucketName>().map_err(|error| error.to_string())?;
+        let bucket = BucketName::parse_readable(bucket).map_err(|error| error.to_string())?;
         Ok(Self { bucket, key: key.to_owned() })
     }
 }
@@ -67,7 +67,7 @@ pub fn open(context: &Context, bucket: &BucketName) -> Result<AmazonS3, CliError
     Ok(AmazonS3Builder::new()
         .with_endpoint(&context.s3_url)
         .with_region(REGION)
-        .with_bucket_name(bucket.as_str())
+        .with_bucket_name(bucket.on_the_wire())
         .with_access_key_id(key.access_key)
         .with_secret_access_key(key.secret_key.reveal())
         .with_virtual_hosted_style_request(false)
@@ -141,6 +141,8 @@ pub fn refusal(what: &str, status: StatusCode, body: &[u8]) -> CliError {
     let message = element(&text, "Message").unwrap_or_default();
     let error = CliError::failed(format!("cannot {what}: {code} {message}").trim_end().to_owned());
     match code.as_str() {
+        // The message itself says what to do.
+        "BucketNotEmpty" | "AccessDenied" if message.contains("snapshot") => error,
         "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "AccessDenied" => {
             error.hint("check BEDPLATE_ACCESS_KEY and BEDPLATE_SECRET_KEY, and whose the bucket is")
         }

@@ -1,7 +1,7 @@
 //! Ordered transactional key-value rows: the one place where state that is not chunk data lives.
 //!
 //! Keys begin with one letter that names what they are about, and a slash: `b/` bucket, `s/` setting of a bucket, `o/` object, `v/` older
-//! version, `u/` upload, `m/` manifest, `p/` pack, `f/` pack that is being filled, `c/` chunk index, `q/` damage, `g/` collector,
+//! version, `h/` what an object was for snapshots, `z/` snapshot, `u/` upload, `m/` manifest, `p/` pack, `f/` pack that is being filled, `c/` chunk index, `q/` damage, `g/` collector,
 //! `t/` tenant, `k/` access key, `a/` master key, `j/` job, `n/` node, `x/` tokens, pins and this server's identity. docs/format.md has
 //! the rows.
 

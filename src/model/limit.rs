@@ -31,6 +31,12 @@ pub const PARTS_MAX: u32 = 10_000;
 pub const PART_MIN: u64 = 5 * 1024 * 1024;
 /// Largest single PUT or part, in bytes (S3).
 pub const PUT_MAX: u64 = 5 * 1024 * 1024 * 1024;
+/// Snapshots of one bucket: its row lists them, and every write reads it.
+pub const SNAPSHOTS_MAX: usize = 1_000;
+/// Branches of one snapshot: its row lists them.
+pub const BRANCHES_MAX: usize = 1_000;
+/// Branches of branches: how many buckets one lookup may go through.
+pub const BRANCH_DEPTH_MAX: usize = 16;
 /// Keys in one metadata transaction: fits every engine that the metadata trait is meant for.
 pub const TRANSACTION_KEYS_MAX: usize = 500;
 /// The boot image that virtual media carries, in bytes: some BMCs refuse more, and most move 1 to 30 MB/s.

@@ -10,7 +10,7 @@ pub mod version;
 
 pub use digest::Digest;
 pub use id::{JobId, PackId, UploadId};
-pub use name::{BucketName, ImageRef, NodeName, ObjectKey};
+pub use name::{BucketName, ImageRef, NodeName, ObjectKey, SnapshotName};
 pub use secret::Secret;
 pub use size::{ByteRange, ByteSize};
 pub use version::{Version, VersionId, Versioning};

@@ -57,6 +57,70 @@ impl BucketName {
     pub fn is_internal(&self) -> bool {
         self.0.starts_with('.')
     }
+
+    /// The bucket as a snapshot of it has it, written `BUCKET@SNAPSHOT`: read like a bucket, and written by nobody.
+    #[must_use]
+    pub fn at(&self, snapshot: &SnapshotName) -> Self {
+        Self(format!("{}{AT}{snapshot}", self.0))
+    }
+
+    /// Whether the name is one of a snapshot.
+    #[must_use]
+    pub fn is_snapshot(&self) -> bool {
+        self.0.contains(AT)
+    }
+
+    /// The bucket and the snapshot, where the name is one of a snapshot.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<(Self, SnapshotName)> {
+        let (bucket, snapshot) = self.0.split_once(AT)?;
+        Some((Self(bucket.to_owned()), SnapshotName(snapshot.to_owned())))
+    }
+
+    /// The bucket itself, where the name is one of a snapshot.
+    #[must_use]
+    pub fn base(&self) -> Self {
+        self.snapshot().map_or_else(|| self.clone(), |(bucket, _)| bucket)
+    }
+
+    /// Reads what people and clients name to read from: `BUCKET`, `BUCKET@SNAPSHOT`, or `BUCKET_at_SNAPSHOT` for clients that
+    /// refuse an at sign. No bucket has an underscore in its name.
+    pub fn parse_readable(text: &str) -> Result<Self, NameError> {
+        match text.split_once(AT).or_else(|| text.split_once(AT_IN_WORDS)) {
+            None => text.parse(),
+            Some((bucket, snapshot)) => Ok(bucket.parse::<Self>()?.at(&snapshot.parse()?)),
+        }
+    }
+
+    /// The name as S3 clients of any kind can carry it.
+    #[must_use]
+    pub fn on_the_wire(&self) -> String {
+        self.0.replacen(AT, AT_IN_WORDS, 1)
+    }
+}
+
+/// Between a bucket and its snapshot.
+const AT: char = '@';
+/// The same for clients that take an at sign for a mistake.
+const AT_IN_WORDS: &str = "_at_";
+
+/// A snapshot of a bucket: 1 to 64 letters, digits, dots, hyphens and underscores.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SnapshotName(String);
+text_name!(SnapshotName);
+
+impl FromStr for SnapshotName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if is_label(text, 64) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(NameError(format!(
+            "{text:?} is not a snapshot's name: use 1 to 64 letters, digits, dots, hyphens and underscores, \
+             beginning with a letter or digit"
+        )))
+    }
 }
 
 impl FromStr for BucketName {

@@ -16,9 +16,9 @@ const USER_HEADER: &str = "x-amz-meta-";
 /// Before the names of what the door keeps of an object for itself: never shown, never copied.
 pub(super) const INTERNAL: &str = "x-bedplate-";
 
-/// A bucket's name; one that no bucket can have names none.
+/// A bucket's name, or that of a snapshot of one; a name that neither can have names none.
 pub(super) fn bucket(name: &str) -> S3Result<BucketName> {
-    name.parse().map_err(|_| S3Error::new(S3ErrorCode::NoSuchBucket))
+    BucketName::parse_readable(name).map_err(|_| S3Error::new(S3ErrorCode::NoSuchBucket))
 }
 
 /// An object's key.

@@ -101,7 +101,7 @@ fn bucket_of(uri: &Uri, headers: &HeaderMap, domains: &[String]) -> Option<Bucke
         bare.strip_suffix(domain)?.strip_suffix('.')
     });
     let in_path = || uri.path().trim_start_matches('/').split('/').next().unwrap_or_default();
-    in_host.unwrap_or_else(in_path).parse().ok()
+    BucketName::parse_readable(in_host.unwrap_or_else(in_path)).ok()
 }
 
 #[cfg(test)]

@@ -20,6 +20,11 @@ pub(super) fn store_error(error: StoreError) -> S3Error {
         StoreError::NoSuchBucket { .. } => S3ErrorCode::NoSuchBucket,
         StoreError::BucketExists { .. } => S3ErrorCode::BucketAlreadyExists,
         StoreError::BucketNotEmpty { .. } => S3ErrorCode::BucketNotEmpty,
+        StoreError::HasSnapshots(_) | StoreError::SnapshotInUse { .. } => {
+            return S3Error::with_message(S3ErrorCode::BucketNotEmpty, error.to_string());
+        }
+        StoreError::NoSuchSnapshot(_) => return S3Error::with_message(S3ErrorCode::NoSuchBucket, error.to_string()),
+        StoreError::IsSnapshot(_) => return S3Error::with_message(S3ErrorCode::AccessDenied, error.to_string()),
         StoreError::NoSuchKey { .. } => S3ErrorCode::NoSuchKey,
         StoreError::NoSuchVersion { .. } => S3ErrorCode::NoSuchVersion,
         StoreError::DeleteMarker { version, modified, named } => return delete_marker(*version, *modified, *named),

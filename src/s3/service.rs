@@ -11,6 +11,7 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use s3s::config::{S3Config as Limits, StaticConfigProvider};
 use s3s::host::MultiDomain;
 use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::validation::{AwsNameValidation, NameValidation};
 use s3s::{Body, S3Error};
 
 use super::access::{Gate, Keys};
@@ -22,7 +23,7 @@ use super::operations::Operations;
 use super::sts::{self, Sts};
 use super::{Door, head};
 use crate::auth::Auth;
-use crate::model::limit;
+use crate::model::{BucketName, limit};
 use crate::store::Store;
 use crate::sys::wire::BoxError;
 use crate::telemetry::metrics;
@@ -81,6 +82,7 @@ impl S3Door {
         // Without this line s3s would be open to everybody.
         builder.set_auth(Keys(auth.clone()));
         builder.set_route(Sts(auth.clone()));
+        builder.set_validation(Names);
         builder.set_access(Gate::new(auth, store.clone()));
         if !config.domains.is_empty() {
             builder.set_host(MultiDomain::new(&config.domains).map_err(|error| S3ConfigError(Box::new(error)))?);
@@ -88,6 +90,15 @@ impl S3Door {
         builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(limits()))));
         let domains = config.domains.clone().into();
         Ok(Self { inner: builder.build(), turns, body_patience: config.body_patience, store, domains })
+    }
+}
+
+/// The names that requests may begin with: buckets, and snapshots of them.
+struct Names;
+
+impl NameValidation for Names {
+    fn validate_bucket_name(&self, name: &str) -> bool {
+        AwsNameValidation::new().validate_bucket_name(name) || BucketName::parse_readable(name).is_ok()
     }
 }
 

@@ -12,7 +12,7 @@ use super::ingest::{Content, Expected, Ingested, Source, ingest, join};
 use super::types::{ByteStream, ObjectInfo, Precondition, PutRequest};
 use super::version::Found;
 use crate::format::manifest::Term;
-use crate::format::row::{Body, Described, ObjectRow, PartRow};
+use crate::format::row::{Body, BucketRow, Described, ObjectRow, PartRow};
 use crate::meta::MetaError;
 use crate::model::{BucketName, Digest, ObjectKey};
 use crate::sys::clock;
@@ -33,7 +33,8 @@ impl Store {
         describe: impl Fn(&ObjectInfo, &BTreeMap<String, String>, u64) -> Result<BTreeMap<String, String>, StoreError>,
     ) -> Result<ObjectInfo, StoreError> {
         let _activity = self.inner.activities.begin();
-        if self.at_offset(bucket, object, offset).await?.is_none() {
+        let bucket_row = self.inner.bucket_row(bucket).await?.0;
+        if self.at_offset(bucket, &bucket_row, object, offset).await?.is_none() {
             return self.begin_object(bucket, object, body, request).await;
         }
         let expected =
@@ -43,7 +44,7 @@ impl Store {
         let added = part(added);
         for _ in 0..TRIES {
             let bucket_row = self.inner.bucket_row(bucket).await?;
-            let Some(found) = self.at_offset(bucket, object, offset).await? else {
+            let Some(found) = self.at_offset(bucket, &bucket_row.0, object, offset).await? else {
                 return Err(StoreError::WrongOffset { size: 0 });
             };
             super::commit::check(&request.precondition, Some(&found.row), object)?;
@@ -89,10 +90,11 @@ impl Store {
     async fn at_offset(
         &self,
         bucket: &BucketName,
+        bucket_row: &BucketRow,
         object: &ObjectKey,
         offset: u64,
     ) -> Result<Option<Found>, StoreError> {
-        let found = self.inner.newest(bucket, object).await?.filter(|found| !found.row.marker);
+        let found = self.inner.newest(bucket, bucket_row, object).await?.filter(|found| !found.row.marker);
         let size = found.as_ref().map_or(0, |found| found.row.size);
         if size == offset { Ok(found) } else { Err(StoreError::WrongOffset { size }) }
     }
@@ -108,7 +110,7 @@ impl Store {
         let precondition = Precondition { if_none_match_any: true, ..request.precondition };
         match self.put(bucket, object, body, PutRequest { precondition, ..request }).await {
             Err(StoreError::PreconditionFailed) => {
-                let found = self.inner.newest(bucket, object).await?;
+                let found = self.inner.seen(bucket, object).await?;
                 Err(StoreError::WrongOffset { size: found.map_or(0, |found| found.row.size) })
             }
             other => other,

@@ -21,8 +21,12 @@ const SETTINGS_MAX: usize = 64;
 const TRIES: usize = 64;
 
 impl Inner {
-    /// The bucket's row, and its bytes as a transaction expects them. A bucket that is being deleted is none.
+    /// The bucket's row, and its bytes as a transaction expects them. A bucket that is being deleted is none, and a snapshot of one is
+    /// refused: it has nothing that could be written.
     pub(super) async fn bucket_row(&self, bucket: &BucketName) -> Result<(BucketRow, Bytes), StoreError> {
+        if bucket.is_snapshot() {
+            return Err(StoreError::IsSnapshot(bucket.clone()));
+        }
         let bytes = self.meta.get(&key::bucket(bucket)).await?;
         let bytes = bytes.ok_or_else(|| StoreError::NoSuchBucket(bucket.clone()))?;
         let row = BucketRow::decode(&bytes)?;
@@ -47,7 +51,7 @@ impl Store {
         object_lock: bool,
     ) -> Result<(), StoreError> {
         let versioning = if object_lock { Versioning::Enabled } else { Versioning::Off };
-        let row = BucketRow { owner: owner.to_owned(), created: clock::now(), deleting: None, versioning, object_lock };
+        let row = BucketRow { versioning, object_lock, ..BucketRow::new(owner, clock::now()) };
         let key = key::bucket(bucket);
         match self.inner.meta.commit(Transaction::new().expect(key.clone(), None).put(key, row.encode())).await {
             Err(MetaError::Conflict) => Err(StoreError::BucketExists(bucket.clone())),
@@ -69,17 +73,20 @@ impl Store {
     async fn mark_and_delete(&self, bucket: &BucketName) -> Result<(), StoreError> {
         let meta = &self.inner.meta;
         let (row, bytes) = self.inner.bucket_row(bucket).await?;
+        let snapshots = key::snapshots(bucket);
+        if !meta.scan(&snapshots, &prefix_end(&snapshots), 1).await?.is_empty() {
+            return Err(StoreError::HasSnapshots(bucket.clone()));
+        }
         let key = key::bucket(bucket);
         // From the mark on nothing can be put into the bucket, so that what is empty now stays empty.
-        let marked = BucketRow { deleting: Some(self.inner.process), ..row.clone() }.encode();
-        match meta.commit(Transaction::new().expect(key.clone(), Some(bytes)).put(key.clone(), marked.clone())).await {
+        let marked = BucketRow { deleting: Some(self.inner.process), ..row };
+        match meta.commit(Transaction::new().expect(key.clone(), Some(bytes)).put(key, marked.encode())).await {
             Err(MetaError::Conflict) => return Err(StoreError::Busy),
             other => other?,
         }
-        let outcome = self.delete_marked(bucket, &marked).await;
+        let outcome = self.delete_marked(bucket, marked).await;
         if outcome.is_err() {
-            let unmarked = BucketRow { deleting: None, ..row }.encode();
-            let back = meta.commit(Transaction::new().expect(key.clone(), Some(marked)).put(key, unmarked)).await;
+            let back = self.unmark(bucket).await;
             if let Err(error) = back {
                 tracing::warn!(%bucket, %error, "the bucket could not be deleted and is hidden until the next start");
             }
@@ -87,9 +94,20 @@ impl Store {
         outcome
     }
 
-    /// Deletes a bucket whose row is `marked` as being deleted, if it is empty.
-    async fn delete_marked(&self, bucket: &BucketName, marked: &Bytes) -> Result<(), StoreError> {
+    async fn unmark(&self, bucket: &BucketName) -> Result<(), StoreError> {
+        let key = key::bucket(bucket);
+        let Some(bytes) = self.inner.meta.get(&key).await? else { return Ok(()) };
+        let row = BucketRow { deleting: None, ..BucketRow::decode(&bytes)? };
+        Ok(self.inner.meta.commit(Transaction::new().expect(key.clone(), Some(bytes)).put(key, row.encode())).await?)
+    }
+
+    /// Deletes a bucket whose row is `marked` as being deleted, if it is empty. A branch is once it has no objects of its own: what it
+    /// shows of its snapshot is there still.
+    async fn delete_marked(&self, bucket: &BucketName, mut marked: BucketRow) -> Result<(), StoreError> {
         let meta = &self.inner.meta;
+        if marked.versioning == Versioning::Off {
+            marked = self.cut_off(bucket, marked).await?;
+        }
         for prefix in [key::objects(bucket), key::versions(bucket)] {
             if !meta.scan(&prefix, &prefix_end(&prefix), 1).await?.is_empty() {
                 return Err(StoreError::BucketNotEmpty(bucket.clone()));
@@ -99,7 +117,7 @@ impl Store {
         let settings = key::settings(bucket);
         let settings = meta.scan(&settings, &prefix_end(&settings), SETTINGS_MAX).await?;
         let key = key::bucket(bucket);
-        let tx = Transaction::new().expect(key.clone(), Some(marked.clone())).delete(key);
+        let tx = Transaction::new().expect(key.clone(), Some(marked.encode())).delete(key);
         Ok(meta.commit(settings.into_iter().fold(tx, |tx, (key, _)| tx.delete(key))).await?)
     }
 
@@ -116,10 +134,14 @@ impl Store {
         }
     }
 
-    /// One bucket.
+    /// One bucket, or one snapshot of a bucket.
     pub async fn bucket(&self, bucket: &BucketName) -> Result<BucketInfo, StoreError> {
-        let (row, _) = self.inner.bucket_row(bucket).await?;
-        Ok(info(bucket.clone(), row))
+        let view = self.inner.view(bucket).await?;
+        let mut info = info(bucket.clone(), view.row);
+        if let Some(snapshot) = view.snapshot {
+            info.created = snapshot.created;
+        }
+        Ok(info)
     }
 
     /// Switches whether the bucket keeps versions. It can be suspended, and never be off again.
@@ -127,6 +149,11 @@ impl Store {
         self.change_bucket(bucket, |row| {
             if row.object_lock && versioning != Versioning::Enabled {
                 return Err(StoreError::BucketState("a bucket whose versions can be locked keeps them all"));
+            }
+            if versioning != Versioning::Off && (!row.snapshots.is_empty() || !row.origins.is_empty()) {
+                return Err(StoreError::BucketState(
+                    "a bucket with snapshots, or a branch, cannot keep versions; copy its objects to a bucket that does",
+                ));
             }
             let off = versioning == Versioning::Off && row.versioning != Versioning::Off;
             row.versioning = if off { Versioning::Suspended } else { versioning };
@@ -170,9 +197,9 @@ impl Store {
         Err(StoreError::Busy)
     }
 
-    /// A setting of the bucket, as it was set.
+    /// A setting of the bucket, as it was set. A snapshot has those of its bucket, as they are now.
     pub async fn setting(&self, bucket: &BucketName, name: &str) -> Result<Option<Bytes>, StoreError> {
-        Ok(self.inner.meta.get(&key::setting(bucket, name)).await?)
+        Ok(self.inner.meta.get(&key::setting(&bucket.base(), name)).await?)
     }
 
     /// Sets a setting of the bucket, or removes it.

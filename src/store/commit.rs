@@ -164,7 +164,7 @@ impl Inner {
         let packs = self.packs_of(&row.body, row.size).await?;
         for _ in 0..TRIES {
             let bucket_row = self.bucket_row(bucket).await?;
-            let found = self.newest(bucket, object).await?;
+            let found = self.newest(bucket, &bucket_row.0, object).await?;
             let there = found.as_ref().map(|found| &found.row).filter(|row| !row.marker);
             check(precondition, there, object)?;
             let Succession { row, tx, replaced } = self.succeed(bucket, object, bucket_row, found, row).await?;

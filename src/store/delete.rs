@@ -4,10 +4,10 @@ use super::Store;
 use super::error::StoreError;
 use super::lock;
 use super::types::{DeleteRequest, Deleted};
-use super::version::{Found, Moved, Removal, Succession};
-use crate::format::row::ObjectRow;
+use super::version::{Moved, Removal, Succession};
+use crate::format::row::{ObjectRow, key};
 use crate::meta::{MetaError, Transaction};
-use crate::model::{BucketName, ObjectKey, Versioning};
+use crate::model::{BucketName, ObjectKey, VersionId, Versioning};
 use crate::sys::clock;
 
 /// Tries against writers that keep changing the same object.
@@ -76,7 +76,7 @@ impl Store {
         request: &DeleteRequest,
     ) -> Result<Planned, StoreError> {
         let bucket_row = self.inner.bucket_row(bucket).await?;
-        let found = self.inner.newest(bucket, object).await?;
+        let found = self.inner.newest(bucket, &bucket_row.0, object).await?;
         let there = found.as_ref().filter(|found| !found.row.marker);
         if let Some(there) = there {
             check(request, &there.row)?;
@@ -84,11 +84,13 @@ impl Store {
         let existed = there.is_some();
         if bucket_row.0.versioning == Versioning::Off {
             let outcome = Deleted { existed, version: None, marker: false };
-            let Some(Found { key, bytes, row }) = found else {
+            let Some(found) = found.filter(|found| !found.row.marker) else {
                 return Ok(Planned::nothing(outcome));
             };
-            let tx = Transaction::new().expect(key.clone(), Some(bytes)).delete(key);
-            return Ok(Planned { tx, outcome, removed: Some(row), moved: None });
+            let (bucket_row, bytes) = bucket_row;
+            let tx = Transaction::new().expect(key::bucket(bucket), Some(bytes));
+            let (tx, removed) = self.inner.vacate(tx, bucket, &bucket_row, object, found).await?;
+            return Ok(Planned { tx, outcome, removed, moved: None });
         }
         let marker = ObjectRow { modified: clock::now(), marker: true, ..ObjectRow::empty() };
         let Succession { row, tx, replaced } = self.inner.succeed(bucket, object, bucket_row, found, &marker).await?;
@@ -104,6 +106,9 @@ impl Store {
         request: &DeleteRequest,
     ) -> Result<Planned, StoreError> {
         let (bucket_row, _) = self.inner.bucket_row(bucket).await?;
+        if bucket_row.versioning == Versioning::Off && request.version == Some(VersionId::Null) {
+            return self.plan_delete(bucket, object, request).await;
+        }
         let mut outcome = Deleted { version: request.version, ..Deleted::default() };
         let found = match request.version {
             Some(id) => self.inner.version(bucket, object, id).await?,

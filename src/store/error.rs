@@ -22,6 +22,30 @@ pub enum StoreError {
     /// The bucket holds objects, or versions of them.
     #[error("the bucket {0} is not empty; delete its objects and their versions first")]
     BucketNotEmpty(BucketName),
+    /// The bucket has snapshots.
+    #[error("the bucket {0} has snapshots; `bedplate snapshot list {0}` shows them: remove them first")]
+    HasSnapshots(BucketName),
+    /// The snapshot does not exist.
+    #[error("there is no snapshot {0}; `bedplate snapshot list {bucket}` shows those that there are", bucket = .0.base())]
+    NoSuchSnapshot(BucketName),
+    /// The snapshot exists already, or is still being removed.
+    #[error("there is a snapshot {0} already, or one is being removed; choose another name")]
+    SnapshotExists(BucketName),
+    /// A snapshot never changes.
+    #[error(
+        "{0} is a snapshot, which never changes; `bedplate snapshot branch {0} NEWBUCKET` makes a bucket of it that can be written"
+    )]
+    IsSnapshot(BucketName),
+    /// Branches need the snapshot.
+    #[error("the snapshot {snapshot} is needed by {} that branched off from it; remove {first} first, and any others", branches(*count))]
+    SnapshotInUse {
+        /// The snapshot.
+        snapshot: BucketName,
+        /// One of the branches.
+        first: BucketName,
+        /// How many there are.
+        count: usize,
+    },
     /// The object does not exist.
     #[error("there is no object {0}")]
     NoSuchKey(ObjectKey),
@@ -169,6 +193,10 @@ impl StoreError {
     pub(super) fn step(error: tokio::task::JoinError) -> Self {
         Self::Io { action: "finish a step of its work", source: Box::new(error) }
     }
+}
+
+fn branches(count: usize) -> String {
+    if count == 1 { "a bucket".to_owned() } else { format!("{count} buckets") }
 }
 
 /// Whether a full disk is at the bottom of an error.

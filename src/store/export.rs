@@ -21,7 +21,8 @@ impl Store {
     pub async fn chunk_list(&self, bucket: &BucketName, object: &ObjectKey) -> Result<ChunkList, StoreError> {
         let _activity = self.inner.activities.begin();
         let whole = |row: &ObjectRow| Ok(ByteRange { start: 0, end: row.size });
-        let (row, _, (terms, _)) = self.row_and_terms(bucket, object, None, whole).await?;
+        let (found, _, (terms, _)) = self.row_and_terms(bucket, object, None, whole).await?;
+        let row = found.row;
         let damaged = |why| Damaged { what: "manifest", why };
         if matches!(row.body, Body::Inline(_)) && row.size > 0 {
             return Err(
@@ -66,7 +67,7 @@ impl Store {
 
     /// A number that changes when an object's chunks are moved to other packs, or the object is replaced.
     pub async fn layout(&self, bucket: &BucketName, object: &ObjectKey) -> Result<u32, StoreError> {
-        Ok(crc32c::crc32c(&self.object_row(bucket, object, None).await?.encode()))
+        Ok(crc32c::crc32c(&self.object_row(bucket, object, None).await?.row.encode()))
     }
 
     /// Bytes of a pack, at most [`READ_PACK_MAX`]; the reader verifies the chunks in them.

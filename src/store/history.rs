@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::error::StoreError;
 use super::list::{group_of, object_key};
-use super::types::{ObjectInfo, VersionInfo, VersionListRequest, VersionPage};
+use super::types::{ListRequest, ObjectInfo, VersionInfo, VersionListRequest, VersionPage};
 use super::{Inner, Store};
 use crate::format::row::{ObjectRow, key};
 use crate::meta::prefix_end;
@@ -93,7 +93,9 @@ impl Store {
         bucket: &BucketName,
         request: &VersionListRequest,
     ) -> Result<VersionPage, StoreError> {
-        self.inner.bucket_row(bucket).await?;
+        if !self.inner.view(bucket).await?.is_plain() {
+            return self.list_only_versions(bucket, request).await;
+        }
         let (objects, versions) = (key::objects(bucket), key::versions(bucket));
         let under = |key: &str| ([&objects[..], key.as_bytes()].concat(), [&versions[..], &key::escaped(key)].concat());
         let (first_newest, first_older) = under(&request.prefix);
@@ -135,6 +137,25 @@ impl Store {
         }
         page.next = None;
         Ok(page)
+    }
+
+    /// A page of the versions of a snapshot, or of a branch: neither has others than its objects.
+    async fn list_only_versions(
+        &self,
+        bucket: &BucketName,
+        request: &VersionListRequest,
+    ) -> Result<VersionPage, StoreError> {
+        let objects = ListRequest {
+            prefix: request.prefix.clone(),
+            delimiter: request.delimiter.clone(),
+            start_after: request.key_after.clone(),
+            limit: request.limit,
+        };
+        let page = self.list(bucket, &objects).await?;
+        let is_group = |next: &String| page.prefixes.last() == Some(next);
+        let next = page.next.as_ref().map(|next| (next.clone(), (!is_group(next)).then_some(VersionId::Null)));
+        let versions = page.objects.into_iter().map(|info| VersionInfo { info, latest: true }).collect();
+        Ok(VersionPage { versions, prefixes: page.prefixes, next })
     }
 
     /// Where the newest and the older versions begin that come after a version of a key, or after all of them.

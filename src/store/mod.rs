@@ -26,12 +26,16 @@ mod object;
 mod packer;
 mod recover;
 mod rename;
+mod retire;
+mod rows;
 mod seal;
 mod session;
+mod snapshot;
 mod standing;
 mod stats;
 mod types;
 mod version;
+mod view;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -45,6 +49,7 @@ pub use faults::{Fault, Faults};
 pub use gc::{GcDone, GcOptions, GcPlan, GcReport, PlannedPack};
 pub use home::{PackHome, Ration};
 pub use lock::{LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL};
+pub use snapshot::{Change, ChangeKind, SnapshotDiff, SnapshotInfo};
 pub use types::{
     BucketInfo, ByteStream, DeleteRequest, Deleted, ENCRYPTION, FsckError, FsckOptions, FsckReport, LateHeaders,
     LateMd5, ListPage, ListRequest, ObjectInfo, PartInfo, Precondition, PutRequest, Stats, UploadInfo, VersionInfo,
@@ -128,7 +133,9 @@ impl Store {
             process: entropy::fresh_id(),
             workers: workers.clone(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let store = Self { inner: Arc::new(inner) };
+        store.resume_removals().await?;
+        Ok(store)
     }
 
     /// Seals what is open and closes the metadata. Call it after the doors have drained and before the workers stop.

@@ -34,19 +34,20 @@ impl Store {
         object: &ObjectKey,
         request: PutRequest,
     ) -> Result<UploadId, StoreError> {
-        let (_, bucket_bytes) = self.inner.bucket_row(bucket).await?;
         let upload = UploadId(entropy::fresh_id());
         let row = UploadRow { created: clock::now(), described: request.described() };
-        let tx = Transaction::new()
-            .expect(key::bucket(bucket), Some(bucket_bytes))
-            .put(key::upload(bucket, object, upload), row.encode());
-        match self.inner.meta.commit(tx).await {
-            Err(MetaError::Conflict) => Err(StoreError::NoSuchBucket(bucket.clone())),
-            other => {
-                other?;
-                Ok(upload)
+        for _ in 0..TRIES {
+            let (_, bucket_bytes) = self.inner.bucket_row(bucket).await?;
+            let tx = Transaction::new()
+                .expect(key::bucket(bucket), Some(bucket_bytes))
+                .put(key::upload(bucket, object, upload), row.encode());
+            match self.inner.meta.commit(tx).await {
+                Ok(()) => return Ok(upload),
+                Err(MetaError::Conflict) => {}
+                Err(error) => return Err(error.into()),
             }
         }
+        Err(StoreError::Busy)
     }
 
     async fn upload_row(&self, bucket: &BucketName, object: &ObjectKey, id: UploadId) -> Result<UploadRow, StoreError> {

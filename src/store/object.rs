@@ -1,19 +1,21 @@
 //! Objects: put, head, get, copy, and changes of what is kept besides the bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 
+use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 
-use super::Store;
 use super::error::{BoxError, StoreError};
 use super::ingest::{Content, Expected, Source, ingest};
-use super::types::{ByteStream, ObjectInfo, Precondition, PutRequest};
+use super::retire::{retire, stays};
+use super::types::{ByteStream, ENCRYPTION, ObjectInfo, Precondition, PutRequest};
 use super::version::Found;
+use super::{Inner, Store};
 use crate::format::manifest::Term;
-use crate::format::row::{Body, ObjectRow};
+use crate::format::row::{Body, BucketRow, ObjectRow, key};
 use crate::meta::{MetaError, Transaction};
-use crate::model::{BucketName, ByteRange, ObjectKey, VersionId};
+use crate::model::{BucketName, ByteRange, ObjectKey, VersionId, Versioning};
 use crate::sys::clock;
 
 /// Tries against writers that keep changing the same object.
@@ -77,21 +79,18 @@ impl Store {
         bucket: &BucketName,
         object: &ObjectKey,
         version: Option<VersionId>,
-    ) -> Result<ObjectRow, StoreError> {
+    ) -> Result<Found, StoreError> {
         let found = match version {
-            None => self.inner.newest(bucket, object).await?,
+            None => self.inner.seen(bucket, object).await?,
             Some(id) => self.inner.version(bucket, object, id).await?.map(|(found, _)| found),
         };
-        match found.map(|found| found.row) {
-            Some(row) if row.marker => {
+        match found {
+            Some(Found { row, .. }) if row.marker => {
                 let (marker, modified) = (row.version.id(), row.modified);
                 Err(StoreError::DeleteMarker { version: marker, modified, named: version.is_some() })
             }
-            Some(row) => Ok(row),
-            None => {
-                self.inner.bucket_row(bucket).await?;
-                Err(version.map_or_else(|| StoreError::NoSuchKey(object.clone()), StoreError::NoSuchVersion))
-            }
+            Some(found) => Ok(found),
+            None => Err(version.map_or_else(|| StoreError::NoSuchKey(object.clone()), StoreError::NoSuchVersion)),
         }
     }
 
@@ -103,16 +102,18 @@ impl Store {
         object: &ObjectKey,
         version: Option<VersionId>,
         wanted: impl Fn(&ObjectRow) -> Result<ByteRange, StoreError>,
-    ) -> Result<(ObjectRow, ByteRange, (Vec<Term>, u64)), StoreError> {
+    ) -> Result<(Found, ByteRange, (Vec<Term>, u64)), StoreError> {
         for _ in 0..TRIES {
-            let row = self.object_row(bucket, object, version).await?;
-            let range = wanted(&row)?;
+            let found = self.object_row(bucket, object, version).await?;
+            let range = wanted(&found.row)?;
             if range.is_empty() {
-                return Ok((row, range, (Vec::new(), 0)));
+                return Ok((found, range, (Vec::new(), 0)));
             }
-            match self.inner.terms(&row.body, range.start, range.end).await {
-                Ok(terms) => return Ok((row, range, terms)),
-                Err(StoreError::CorruptRow(damage)) if self.object_row(bucket, object, version).await? == row => {
+            match self.inner.terms(&found.row.body, range.start, range.end).await {
+                Ok(terms) => return Ok((found, range, terms)),
+                Err(StoreError::CorruptRow(damage))
+                    if self.object_row(bucket, object, version).await?.bytes == found.bytes =>
+                {
                     return Err(damage.into());
                 }
                 Err(StoreError::CorruptRow(_)) => {}
@@ -134,8 +135,7 @@ impl Store {
         object: &ObjectKey,
         version: Option<VersionId>,
     ) -> Result<ObjectInfo, StoreError> {
-        let row = self.object_row(bucket, object, version).await?;
-        Ok(ObjectInfo::from_row(object.clone(), &row))
+        Ok(ObjectInfo::found(object.clone(), &self.object_row(bucket, object, version).await?))
     }
 
     /// An object's bytes, or a range of them. Every chunk is verified before a byte of it is given out; damage in the
@@ -164,9 +164,9 @@ impl Store {
             let is_within = range.start <= range.end && range.end <= row.size;
             if is_within { Ok(range) } else { Err(StoreError::InvalidRange { size: row.size }) }
         };
-        let (row, range, (terms, offset)) = self.row_and_terms(bucket, object, version, within).await?;
-        let info = ObjectInfo::from_row(object.clone(), &row);
-        if let Body::Inline(bytes) = &row.body {
+        let (found, range, (terms, offset)) = self.row_and_terms(bucket, object, version, within).await?;
+        let info = ObjectInfo::found(object.clone(), &found);
+        if let Body::Inline(bytes) = &found.row.body {
             let bytes = bytes.slice(range.start as usize..range.end as usize);
             return Ok((info, stream::iter([Ok(bytes)]).boxed()));
         }
@@ -210,8 +210,9 @@ impl Store {
     ) -> Result<ObjectInfo, StoreError> {
         let _activity = self.inner.activities.begin();
         let whole = |row: &ObjectRow| Ok(ByteRange { start: 0, end: row.size });
-        let (source, _, (terms, _)) = self.row_and_terms(from.0, from.1, from.2, whole).await?;
-        let described = describe(&ObjectInfo::from_row(from.1.clone(), &source))?.described();
+        let (found, _, (terms, _)) = self.row_and_terms(from.0, from.1, from.2, whole).await?;
+        let described = describe(&ObjectInfo::found(from.1.clone(), &found))?.described();
+        let source = found.row;
         let body = match &source.body {
             Body::Rows(_) => self.inner.lay_down(Content::Terms(terms)).await?,
             other => other.clone(),
@@ -228,10 +229,18 @@ impl Store {
         version: Option<VersionId>,
         change: impl Fn(&mut BTreeMap<String, String>) -> Result<(), StoreError>,
     ) -> Result<ObjectInfo, StoreError> {
+        let _activity = self.inner.activities.begin();
         for _ in 0..TRIES {
-            let row = self.object_row(bucket, object, version).await?;
+            let bucket_row = self.inner.bucket_row(bucket).await?;
+            let row = self.object_row(bucket, object, version).await?.row;
+            if bucket_row.0.versioning == Versioning::Off {
+                match self.inner.amend_kept(bucket, object, bucket_row, &change).await? {
+                    Some(row) => return Ok(ObjectInfo::from_row(object.clone(), &row)),
+                    None => continue,
+                }
+            }
             let found = self.inner.version(bucket, object, row.version.id()).await?;
-            let Some((Found { key, bytes, mut row }, _)) = found else { continue };
+            let Some((Found { key, bytes, mut row, .. }, _)) = found else { continue };
             change(&mut row.described.headers)?;
             let tx = Transaction::new().expect(key.clone(), Some(bytes)).put(key, row.encode());
             match self.inner.meta.commit(tx).await {
@@ -241,5 +250,60 @@ impl Store {
             }
         }
         Err(StoreError::Busy)
+    }
+}
+
+impl Inner {
+    /// One try to change what is kept of an object in a bucket without versions, whose snapshots go on to show what was kept; none where
+    /// somebody else came between.
+    async fn amend_kept(
+        &self,
+        bucket: &BucketName,
+        object: &ObjectKey,
+        (bucket_row, bucket_bytes): (BucketRow, Bytes),
+        change: &impl Fn(&mut BTreeMap<String, String>) -> Result<(), StoreError>,
+    ) -> Result<Option<ObjectRow>, StoreError> {
+        let found = self.newest(bucket, &bucket_row, object).await?.filter(|found| !found.row.marker);
+        let Some(found) = found else { return Ok(None) };
+        if found.home.is_some() && found.row.described.headers.contains_key(ENCRYPTION) {
+            return Err(StoreError::Unfit("An encrypted object is bound to its bucket; copy it onto itself first."));
+        }
+        let stays = stays(&bucket_row, &found);
+        let (body, packs) = match stays {
+            false => (found.row.body.clone(), BTreeSet::new()),
+            true => match self.body_of_its_own(&found).await {
+                Ok(body) => body,
+                Err(StoreError::CorruptRow(_)) if self.is_gone(&found).await? => return Ok(None),
+                Err(error) => return Err(error),
+            },
+        };
+        let mut row = ObjectRow { body, epoch: bucket_row.epoch, ..found.row.clone() };
+        let key = key::object(bucket, object);
+        let outcome = async {
+            change(&mut row.described.headers)?;
+            let tx = Transaction::new()
+                .expect(key::bucket(bucket), Some(bucket_bytes))
+                .expect(key.clone(), found.expected())
+                .put(key, row.encode());
+            let (tx, _) = retire(tx, bucket, &bucket_row, object, Some(found));
+            Ok(self.meta.commit(self.with_packs(tx, &packs).await?).await)
+        };
+        let outcome: Result<Result<(), MetaError>, StoreError> = outcome.await;
+        let error = match outcome {
+            Ok(Ok(())) => return Ok(Some(row)),
+            Ok(Err(MetaError::Conflict)) => None,
+            Ok(Err(error)) => Some(StoreError::from(error)),
+            Err(error) => Some(error),
+        };
+        match error {
+            None if stays => self.drop_manifest(&row.body).await,
+            Some(error) if stays => {
+                self.give_up_manifest(&row.body, &error).await;
+                return Err(error);
+            }
+            Some(error) => return Err(error),
+            None => {}
+        }
+        Ok(None)
     }
 }

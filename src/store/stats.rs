@@ -9,6 +9,7 @@ use super::bucket::bucket_name;
 use super::error::StoreError;
 use super::list::object_key;
 use super::types::Stats;
+use super::view::past_object;
 use super::{Inner, Store};
 use crate::format::field::Damaged;
 use crate::format::manifest::Term;
@@ -48,9 +49,11 @@ pub(super) struct Met {
     pub(super) key: ObjectKey,
     pub(super) row: ObjectRow,
     pub(super) row_bytes: u64,
+    /// Whether only snapshots show it.
+    pub(super) past: bool,
 }
 
-/// Walks objects in order, then their older versions, a page of rows at a time.
+/// Walks objects in order, then their older versions, then what snapshots keep of them, a page of rows at a time.
 pub(super) struct Walk {
     /// What is still to be walked, the next one last.
     ranges: Vec<(Vec<u8>, Vec<u8>)>,
@@ -61,7 +64,8 @@ impl Walk {
     pub(super) fn new(bucket: Option<&BucketName>) -> Self {
         let objects = bucket.map_or_else(|| b"o/".to_vec(), key::objects);
         let versions = bucket.map_or_else(|| b"v/".to_vec(), key::versions);
-        let ranges = [versions, objects].map(|start| {
+        let pasts = bucket.map_or_else(|| b"h/".to_vec(), key::pasts);
+        let ranges = [pasts, versions, objects].map(|start| {
             let end = prefix_end(&start);
             (start, end)
         });
@@ -88,7 +92,11 @@ impl Walk {
 
 fn meet(row_key: &Bytes, value: &[u8]) -> Result<Met, Damaged> {
     let damaged = Damaged { what: "row key", why: "it holds no object's key" };
-    let (bucket, key) = if row_key.starts_with(b"v/") {
+    let past = row_key.starts_with(b"h/");
+    let (bucket, key) = if past {
+        let (bucket, object, _) = past_object(row_key)?;
+        (bucket, object)
+    } else if row_key.starts_with(b"v/") {
         let (bucket, object, _) = key::read_version(row_key)?;
         (bucket_name(bucket)?, object_key(&object)?)
     } else {
@@ -96,7 +104,7 @@ fn meet(row_key: &Bytes, value: &[u8]) -> Result<Met, Damaged> {
         (bucket_name(row_key.get(2..split).ok_or(damaged)?)?, object_key(&row_key[split + 1..])?)
     };
     let row_bytes = (row_key.len() + value.len()) as u64;
-    Ok(Met { row_key: row_key.clone(), bucket, key, row: ObjectRow::decode(value)?, row_bytes })
+    Ok(Met { row_key: row_key.clone(), bucket, key, row: ObjectRow::decode(value)?, row_bytes, past })
 }
 
 impl Store {
@@ -113,8 +121,8 @@ impl Store {
         while let Some(page) = walk.next(&self.inner).await? {
             for met in page {
                 let met = met.map_err(|(_, damage)| damage)?;
-                stats.objects += u64::from(!met.row.marker);
-                stats.logical_bytes += met.row.size;
+                stats.objects += u64::from(!met.row.marker && !met.past);
+                stats.logical_bytes += if met.past { 0 } else { met.row.size };
                 stats.metadata_bytes += met.row_bytes;
                 match &met.row.body {
                     Body::Inline(bytes) => stats.unique_bytes += bytes.len() as u64,

@@ -9,6 +9,7 @@ use futures_util::Stream;
 use serde::{Deserialize, Serialize};
 
 use super::error::BoxError;
+use super::version::Found;
 use crate::format::row::{Described, ObjectRow, PartList};
 use crate::model::{Digest, ObjectKey, PackId, UploadId, Version, VersionId, Versioning};
 use crate::sys::clock::Timestamp;
@@ -170,9 +171,17 @@ pub struct ObjectInfo {
     /// Its parts, where they are known.
     #[serde(skip, default)]
     pub part_list: PartList,
+    /// The bucket that it was written to, where a snapshot or a branch shows it.
+    #[serde(skip, default)]
+    pub home: Option<crate::model::BucketName>,
 }
 
 impl ObjectInfo {
+    /// As it was found: in the bucket that was asked, or in another that this one shows.
+    pub(super) fn found(key: ObjectKey, found: &Found) -> Self {
+        Self { home: found.home.clone(), ..Self::from_row(key, &found.row) }
+    }
+
     pub(super) fn from_row(key: ObjectKey, row: &ObjectRow) -> Self {
         Self {
             key,
@@ -186,6 +195,7 @@ impl ObjectInfo {
             version: row.version,
             marker: row.marker,
             part_list: row.part_list.clone(),
+            home: None,
         }
     }
 }

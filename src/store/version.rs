@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::Inner;
 use super::error::StoreError;
 use super::ingest::Content;
+use super::retire::retire;
 use crate::format::manifest::Term;
 use crate::format::row::{Body, BucketRow, ObjectRow, key};
 use crate::meta::{MetaError, Transaction, prefix_end};
@@ -24,6 +25,15 @@ pub(super) struct Found {
     pub(super) key: Vec<u8>,
     pub(super) bytes: Bytes,
     pub(super) row: ObjectRow,
+    /// The bucket that it belongs to, where it is another than the one that was asked: a row that is never written to.
+    pub(super) home: Option<BucketName>,
+}
+
+impl Found {
+    /// What a transaction expects at the key in the bucket that was asked.
+    pub(super) fn expected(&self) -> Option<Bytes> {
+        self.home.is_none().then(|| self.bytes.clone())
+    }
 }
 
 /// How a row becomes the newest of its key.
@@ -37,14 +47,6 @@ pub(super) struct Succession {
 }
 
 impl Inner {
-    /// The newest version of a key, if there is one; a delete marker is one.
-    pub(super) async fn newest(&self, bucket: &BucketName, object: &ObjectKey) -> Result<Option<Found>, StoreError> {
-        let key = key::object(bucket, object);
-        let Some(bytes) = self.meta.get(&key).await? else { return Ok(None) };
-        let row = ObjectRow::decode(&bytes)?;
-        Ok(Some(Found { key, bytes, row }))
-    }
-
     /// One version of a key, if it is there, and whether it is the newest.
     pub(super) async fn version(
         &self,
@@ -52,7 +54,7 @@ impl Inner {
         object: &ObjectKey,
         id: VersionId,
     ) -> Result<Option<(Found, bool)>, StoreError> {
-        let mut newest = self.newest(bucket, object).await?;
+        let mut newest = self.seen(bucket, object).await?;
         loop {
             if let Some(newest) = newest.take_if(|newest| newest.row.version.id() == id) {
                 return Ok(Some((newest, true)));
@@ -65,7 +67,7 @@ impl Inner {
                 return Ok(Some((found, false)));
             }
             // It may have become the newest between the two looks.
-            let again = self.newest(bucket, object).await?;
+            let again = self.seen(bucket, object).await?;
             if again.as_ref().map(|found| &found.bytes) == newest.as_ref().map(|found| &found.bytes) {
                 return Ok(None);
             }
@@ -75,7 +77,7 @@ impl Inner {
 
     async fn older_at(&self, key: Vec<u8>) -> Result<Option<Found>, StoreError> {
         let Some(bytes) = self.meta.get(&key).await? else { return Ok(None) };
-        Ok(Some(Found { row: ObjectRow::decode(&bytes)?, key, bytes }))
+        Ok(Some(Found { row: ObjectRow::decode(&bytes)?, key, bytes, home: None }))
     }
 
     /// The newest of a key's older versions that is wanted.
@@ -94,7 +96,7 @@ impl Inner {
                 let (_, _, version) = key::read_version(row_key)?;
                 if wanted(version) {
                     let row = ObjectRow::decode(bytes)?;
-                    return Ok(Some(Found { key: row_key.to_vec(), bytes: bytes.clone(), row }));
+                    return Ok(Some(Found { key: row_key.to_vec(), bytes: bytes.clone(), row, home: None }));
                 }
             }
             match rows.last() {
@@ -117,14 +119,15 @@ impl Inner {
         let key = key::object(bucket, object);
         let mut tx = Transaction::new()
             .expect(key::bucket(bucket), Some(bucket_bytes))
-            .expect(key.clone(), found.as_ref().map(|found| found.bytes.clone()));
-        let mut row = row.clone();
+            .expect(key.clone(), found.as_ref().and_then(Found::expected));
+        let mut row = ObjectRow { epoch: 0, ..row.clone() };
         let stamp = found.as_ref().map_or(0, |found| found.row.stamp().saturating_add(1)).max(now_micros());
         let mut replaced = None;
         match bucket_row.versioning {
             Versioning::Off => {
                 row.version = Version::default();
-                replaced = found.map(|found| found.row);
+                row.epoch = bucket_row.epoch;
+                (tx, replaced) = retire(tx, bucket, &bucket_row, object, found);
             }
             Versioning::Enabled => {
                 row.version = Version { stamp, random: fresh_number() };
@@ -191,7 +194,7 @@ impl Inner {
         Ok((tx, Moved { before, after: row.body }))
     }
 
-    async fn terms_of(&self, row: &ObjectRow) -> Result<Vec<Term>, StoreError> {
+    pub(super) async fn terms_of(&self, row: &ObjectRow) -> Result<Vec<Term>, StoreError> {
         if row.size == 0 {
             return Ok(Vec::new());
         }

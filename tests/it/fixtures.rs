@@ -16,7 +16,7 @@ use bedplate::format::disk_marker::DiskMarker;
 use bedplate::format::manifest::{Location, Term};
 use bedplate::format::pack::{Directory, Entry, FOOTER, Footer, GROUP_START, Group, MAGIC};
 use bedplate::format::row::{
-    self, Body, BucketRow, Described, ObjectRow, PackRow, PackState, PartList, PartRow, UploadRow,
+    self, Body, BucketRow, Described, ObjectRow, Origin, PackRow, PackState, PartList, PartRow, SnapshotRow, UploadRow,
 };
 use bedplate::model::{Digest, PackId, Version, Versioning};
 use bedplate::sys::clock::Timestamp;
@@ -73,18 +73,42 @@ fn terms() -> Vec<Term> {
 
 #[test]
 fn bucket_rows() {
-    let row = BucketRow {
-        owner: "root".into(),
-        created: Timestamp(1_795_600_000_000),
-        deleting: None,
-        versioning: Versioning::Off,
-        object_lock: false,
-    };
+    let row = BucketRow::new("root", Timestamp(1_795_600_000_000));
     assert_eq!(BucketRow::decode(&exact("bucket.row", &row.encode())).unwrap(), row);
     let row = BucketRow { deleting: Some([0x77; 16]), ..row };
     assert_eq!(BucketRow::decode(&exact("bucket-deleting.row", &row.encode())).unwrap(), row);
     let row = BucketRow { versioning: Versioning::Enabled, object_lock: true, ..row };
     assert_eq!(BucketRow::decode(&exact("bucket-versioned.row", &row.encode())).unwrap(), row);
+    let origin = |bucket: &str, epoch| Origin {
+        bucket: bucket.parse().unwrap(),
+        snapshot: "2026-11-27_nightly".parse().unwrap(),
+        epoch,
+    };
+    let origins = vec![origin("experiments", 3), origin("datasets", 0)];
+    let row = BucketRow {
+        epoch: 4711,
+        snapshots: vec![0, 1, 4000, 4710],
+        origins,
+        ..BucketRow::new("root", Timestamp(1_795_600_000_000))
+    };
+    assert_eq!(BucketRow::decode(&exact("bucket-branch.row", &row.encode())).unwrap(), row);
+}
+
+#[test]
+fn snapshot_rows() {
+    let row = SnapshotRow {
+        created: Timestamp(1_795_600_000_000),
+        epoch: 4710,
+        expires: Some(Timestamp(1_798_192_000_000)),
+        leaving: false,
+        branches: vec!["experiments".parse().unwrap(), "run-7".parse().unwrap()],
+    };
+    let bytes = exact("snapshot.row", &row.encode());
+    assert_eq!(SnapshotRow::decode(&bytes).unwrap(), row);
+    let row = SnapshotRow { expires: None, leaving: true, branches: Vec::new(), ..row };
+    assert_eq!(SnapshotRow::decode(&exact("snapshot-leaving.row", &row.encode())).unwrap(), row);
+    let error = SnapshotRow::decode(&damaged("snapshot-damaged.row", &bytes, 12)).unwrap_err();
+    assert_eq!(error.to_string(), "the snapshot row is damaged: its checksum does not match");
 }
 
 #[test]
@@ -114,10 +138,12 @@ fn object_rows() {
     let mut part_list = PartList { sums: Bytes::from_static(b"sum1sum2sum3"), ..PartList::default() };
     [(1, 8), (2, 8), (5, 0)].into_iter().for_each(|(number, bytes)| part_list.push(number, bytes));
     let version = Version { stamp: 1_795_600_000_001_000, random: 0x0102_0304_0506_0708 };
-    let versioned = ObjectRow { version, parts: 3, part_list, ..inline };
+    let versioned = ObjectRow { version, parts: 3, part_list, ..inline.clone() };
     assert_eq!(ObjectRow::decode(&exact("object-version.row", &versioned.encode())).unwrap(), versioned);
     let marker = ObjectRow { modified: Timestamp(1_795_600_000_002), version, marker: true, ..ObjectRow::empty() };
     assert_eq!(ObjectRow::decode(&exact("object-marker.row", &marker.encode())).unwrap(), marker);
+    let later = ObjectRow { epoch: 4711, ..inline };
+    assert_eq!(ObjectRow::decode(&exact("object-epoch.row", &later.encode())).unwrap(), later);
     let error = ObjectRow::decode(&damaged("object-terms-damaged.row", &bytes, 40)).unwrap_err();
     assert_eq!(error.to_string(), "the object row is damaged: its checksum does not match");
 }

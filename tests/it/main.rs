@@ -27,6 +27,7 @@ mod rehearse;
 mod s3;
 mod sharing;
 mod sim;
+mod snapshot;
 mod store;
 mod support;
 mod versions;

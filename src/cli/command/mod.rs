@@ -16,5 +16,6 @@ pub mod rack;
 pub mod rm;
 mod scrub;
 pub mod serve;
+pub mod snapshot;
 pub mod store;
 pub mod tenant;

@@ -1,7 +1,7 @@
 //! Keys of the rows.
 
 use crate::format::field::Damaged;
-use crate::model::{BucketName, Digest, ObjectKey, PackId, UploadId, Version};
+use crate::model::{BucketName, Digest, ObjectKey, PackId, SnapshotName, UploadId, Version};
 
 fn join(parts: &[&[u8]]) -> Vec<u8> {
     parts.concat()
@@ -47,11 +47,51 @@ pub fn versions(bucket: &BucketName) -> Vec<u8> {
     join(&[b"v/", bucket.as_str().as_bytes(), &[0]])
 }
 
+/// `h/` bucket, a zero byte, the key as in an older version's, `00 00`, then the bucket's epoch in which the row was replaced (8 bytes
+/// big endian): what an object was, for the snapshots that show it.
+#[must_use]
+pub fn past(bucket: &BucketName, key: &ObjectKey, replaced: u64) -> Vec<u8> {
+    join(&[&past_of(bucket, key), &replaced.to_be_bytes()])
+}
+
+/// What the keys of all that an object was begin with.
+#[must_use]
+pub fn past_of(bucket: &BucketName, key: &ObjectKey) -> Vec<u8> {
+    join(&[&pasts(bucket), &escaped(key.as_str()), &[0, 0]])
+}
+
+/// What the keys of all that a bucket's objects were begin with.
+#[must_use]
+pub fn pasts(bucket: &BucketName) -> Vec<u8> {
+    join(&[b"h/", bucket.as_str().as_bytes(), &[0]])
+}
+
+/// The bucket, the object's key and the epoch of replacement of a row of what an object was.
+pub fn read_past(key: &[u8]) -> Result<(&[u8], Vec<u8>, u64), Damaged> {
+    let damaged = Damaged { what: "row key", why: "it does not name what an object was" };
+    let (name, replaced) = key.split_last_chunk::<8>().ok_or(damaged)?;
+    let (bucket, object) = read_escaped(name, b"h/", damaged)?;
+    Ok((bucket, object, u64::from_be_bytes(*replaced)))
+}
+
+/// `z/` bucket, a zero byte, name: a snapshot of the bucket.
+#[must_use]
+pub fn snapshot(bucket: &BucketName, name: &SnapshotName) -> Vec<u8> {
+    join(&[&snapshots(bucket), name.as_str().as_bytes()])
+}
+
+/// What the keys of a bucket's snapshots begin with.
+#[must_use]
+pub fn snapshots(bucket: &BucketName) -> Vec<u8> {
+    join(&[b"z/", bucket.as_str().as_bytes(), &[0]])
+}
+
 /// An object's key, or the beginning of one, so that it ends nowhere but at its end and sorts as before.
 #[must_use]
-pub fn escaped(key: &str) -> Vec<u8> {
+pub fn escaped(key: impl AsRef<[u8]>) -> Vec<u8> {
+    let key = key.as_ref();
     let mut out = Vec::with_capacity(key.len());
-    for &byte in key.as_bytes() {
+    for &byte in key {
         out.push(byte);
         if byte == 0 {
             out.push(1);
@@ -64,7 +104,14 @@ pub fn escaped(key: &str) -> Vec<u8> {
 pub fn read_version(key: &[u8]) -> Result<(&[u8], Vec<u8>, Version), Damaged> {
     let damaged = Damaged { what: "row key", why: "it names no version of an object" };
     let (name, numbers) = key.split_last_chunk::<16>().ok_or(damaged)?;
-    let name = name.strip_prefix(b"v/").and_then(|name| name.strip_suffix(&[0, 0])).ok_or(damaged)?;
+    let (bucket, object) = read_escaped(name, b"v/", damaged)?;
+    let number = u128::from_be_bytes(*numbers);
+    Ok((bucket, object, Version { stamp: !((number >> 64) as u64), random: number as u64 }))
+}
+
+/// The bucket and the object's key of a row's key that begins with `owner` and ends, but for numbers, with `00 00`.
+fn read_escaped<'a>(name: &'a [u8], owner: &[u8], damaged: Damaged) -> Result<(&'a [u8], Vec<u8>), Damaged> {
+    let name = name.strip_prefix(owner).and_then(|name| name.strip_suffix(&[0, 0])).ok_or(damaged)?;
     let split = name.iter().position(|byte| *byte == 0).ok_or(damaged)?;
     let mut object = Vec::with_capacity(name.len());
     let mut bytes = name[split + 1..].iter();
@@ -74,8 +121,7 @@ pub fn read_version(key: &[u8]) -> Result<(&[u8], Vec<u8>, Version), Damaged> {
             return Err(damaged);
         }
     }
-    let number = u128::from_be_bytes(*numbers);
-    Ok((&name[..split], object, Version { stamp: !((number >> 64) as u64), random: number as u64 }))
+    Ok((&name[..split], object))
 }
 
 /// `s/` bucket, a zero byte, name: a setting of the bucket.

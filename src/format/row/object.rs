@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::{VERSION, VERSION_EXTENDED};
+use super::{VERSION, VERSION_EXTENDED, VERSION_SNAPSHOT};
 use crate::format::field::{Damaged, Reader, Writer};
 use crate::format::manifest::{self, Term};
 use crate::model::{Digest, Version};
@@ -156,6 +156,8 @@ pub struct ObjectRow {
     pub marker: bool,
     /// Its parts; empty for a single PUT, and for objects that were written before parts were kept.
     pub part_list: PartList,
+    /// The bucket's epoch in which the row was written; 0 before the bucket's first snapshot.
+    pub epoch: u64,
 }
 
 impl ObjectRow {
@@ -173,6 +175,7 @@ impl ObjectRow {
             version: Version::default(),
             marker: false,
             part_list: PartList::default(),
+            epoch: 0,
         }
     }
 
@@ -180,6 +183,12 @@ impl ObjectRow {
     #[must_use]
     pub fn stamp(&self) -> u64 {
         if self.version.stamp == 0 { self.modified.0.saturating_mul(1_000) } else { self.version.stamp }
+    }
+
+    /// Whether it says, in a branch that keeps no versions, that there is nothing of what the branch began with.
+    #[must_use]
+    pub fn is_tombstone(&self) -> bool {
+        self.marker && self.version == Version::default()
     }
 
     fn is_extended(&self) -> bool {
@@ -190,8 +199,12 @@ impl ObjectRow {
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let mut out = Writer::default();
-        let extended = self.is_extended();
-        out.u8(if extended { VERSION_EXTENDED } else { VERSION });
+        let version = match (self.epoch, self.is_extended()) {
+            (1.., _) => VERSION_SNAPSHOT,
+            (0, true) => VERSION_EXTENDED,
+            (0, false) => VERSION,
+        };
+        out.u8(version);
         out.varint(self.size).u64(self.modified.0).bytes(self.etag.as_bytes());
         self.described.write(&mut out);
         match &self.root_digest {
@@ -200,9 +213,12 @@ impl ObjectRow {
         };
         out.varint(u64::from(self.parts));
         self.body.write(&mut out);
-        if extended {
+        if version >= VERSION_EXTENDED {
             out.u64(self.version.stamp).u64(self.version.random).u8(u8::from(self.marker));
             self.part_list.write(&mut out);
+        }
+        if version >= VERSION_SNAPSHOT {
+            out.varint(self.epoch);
         }
         out.seal().take().into()
     }
@@ -210,7 +226,7 @@ impl ObjectRow {
     /// Reads a row.
     pub fn decode(bytes: &[u8]) -> Result<Self, Damaged> {
         let mut reader = Reader::sealed("object row", bytes)?;
-        let extended = reader.version_up_to(VERSION_EXTENDED)? == VERSION_EXTENDED;
+        let written = reader.version_up_to(VERSION_SNAPSHOT)?;
         let size = reader.varint()?;
         let modified = Timestamp(reader.u64()?);
         let etag = reader.text()?;
@@ -223,13 +239,14 @@ impl ObjectRow {
         let parts = reader.varint32()?;
         let body = Body::read(&mut reader, size)?;
         let (mut version, mut marker, mut part_list) = (Version::default(), false, PartList::default());
-        if extended {
+        if written >= VERSION_EXTENDED {
             version = Version { stamp: reader.u64()?, random: reader.u64()? };
             marker = reader.flag()?;
             part_list = PartList::read(&mut reader)?;
         }
+        let epoch = if written >= VERSION_SNAPSHOT { reader.varint()? } else { 0 };
         reader.end()?;
-        Ok(Self { size, etag, modified, described, root_digest, parts, body, version, marker, part_list })
+        Ok(Self { size, etag, modified, described, root_digest, parts, body, version, marker, part_list, epoch })
     }
 }
 

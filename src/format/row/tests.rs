@@ -23,6 +23,7 @@ fn object(body: Body, size: u64) -> ObjectRow {
         version: Version::default(),
         marker: false,
         part_list: PartList::default(),
+        epoch: 0,
     }
 }
 
@@ -40,7 +41,7 @@ fn rows_read_back() {
         [(Versioning::Off, false), (Versioning::Enabled, true), (Versioning::Suspended, false)]
     {
         let deleting = Some([7; 16]);
-        let bucket = BucketRow { owner: "root".into(), created: Timestamp(5), deleting, versioning, object_lock };
+        let bucket = BucketRow { deleting, versioning, object_lock, ..BucketRow::new("root", Timestamp(5)) };
         assert_eq!(BucketRow::decode(&bucket.encode()).unwrap(), bucket);
     }
     let open = PackRow::open(Timestamp(1), 300);
@@ -89,6 +90,56 @@ fn versions_read_back_and_cost_nothing_where_there_are_none() {
     }
 }
 
+fn origin(epoch: u64) -> Origin {
+    Origin { bucket: "data".parse().unwrap(), snapshot: "v1.0".parse().unwrap(), epoch }
+}
+
+#[test]
+fn what_snapshots_add_reads_back_and_costs_nothing_where_there_are_none() {
+    let plain = BucketRow::new("root", Timestamp(5));
+    assert_eq!(plain.encode()[0], VERSION);
+    for row in [
+        BucketRow { epoch: 1, ..plain.clone() },
+        BucketRow { epoch: 900, snapshots: vec![0, 7, 899], ..plain.clone() },
+        BucketRow { origins: vec![origin(0), origin(300)], ..plain.clone() },
+    ] {
+        assert_eq!(row.encode()[0], VERSION_SNAPSHOT);
+        assert_eq!(BucketRow::decode(&row.encode()).unwrap(), row);
+    }
+    for snapshots in [vec![7, 7], vec![8, 7], vec![900]] {
+        let row = BucketRow { epoch: 900, snapshots, ..plain.clone() };
+        assert!(BucketRow::decode(&row.encode()).is_err());
+    }
+    let row = ObjectRow { epoch: 300, ..object(Body::Inline(Bytes::new()), 0) };
+    assert_eq!(ObjectRow::decode(&row.encode()).unwrap(), row);
+    for (expires, leaving, branches) in
+        [(None, false, vec![]), (Some(Timestamp(9)), true, vec!["one".parse().unwrap(), "two".parse().unwrap()])]
+    {
+        let row = SnapshotRow { created: Timestamp(5), epoch: 300, expires, leaving, branches };
+        assert_eq!(SnapshotRow::decode(&row.encode()).unwrap(), row);
+    }
+}
+
+#[test]
+fn a_snapshot_shows_what_was_written_before_it_and_replaced_after() {
+    let row = BucketRow { epoch: 9, snapshots: vec![2, 5], ..BucketRow::new("root", Timestamp(5)) };
+    for (written, replaced, shown) in [
+        (0, 1, false),
+        (0, 2, false),
+        (0, 3, true),
+        (2, 3, true),
+        (3, 5, false),
+        (3, 6, true),
+        (5, 6, true),
+        (6, 9, false),
+    ] {
+        assert_eq!(row.shows(written, replaced), shown, "{written} to {replaced}");
+    }
+    let (bucket, name): (BucketName, ObjectKey) = ("data".parse().unwrap(), "a\0b".parse().unwrap());
+    let key = key::past(&bucket, &name, 300);
+    assert_eq!(key::read_past(&key).unwrap(), (&b"data"[..], b"a\0b".to_vec(), 300));
+}
+
 #[test]
 fn keys_of_versions_keep_the_order_of_keys_and_put_the_newest_first() {
     let bucket: BucketName = "bucket".parse().unwrap();
@@ -115,7 +166,7 @@ fn a_body_must_add_up() {
 
 proptest! {
     #[test]
-    fn hostile_bytes_are_harmless(mut bytes: Vec<u8>, seal: bool, first in 0u8..3) {
+    fn hostile_bytes_are_harmless(mut bytes: Vec<u8>, seal: bool, first in 0u8..4) {
         if seal {
             bytes.insert(0, first);
             let crc = crc32c::crc32c(&bytes);
@@ -123,6 +174,7 @@ proptest! {
         }
         let _ = ObjectRow::decode(&bytes);
         let _ = BucketRow::decode(&bytes);
+        let _ = SnapshotRow::decode(&bytes);
         let _ = PackRow::decode(&bytes);
         let _ = UploadRow::decode(&bytes);
         let _ = PartRow::decode(&bytes);
@@ -130,5 +182,6 @@ proptest! {
         let _ = decode_location(&bytes);
         let _ = decode_epoch(Some(&bytes));
         let _ = key::read_version(&bytes);
+        let _ = key::read_past(&bytes);
     }
 }

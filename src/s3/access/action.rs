@@ -77,6 +77,26 @@ fn bucket(operation: &str) -> Option<&'static str> {
     })
 }
 
+/// Whether an operation only reads what a snapshot has: all others are refused on one.
+pub(super) fn reads_snapshots(operation: &str) -> bool {
+    matches!(
+        operation,
+        "GetObject"
+            | "HeadObject"
+            | "GetObjectAttributes"
+            | "GetObjectTagging"
+            | "GetObjectAcl"
+            | "ListObjects"
+            | "ListObjectsV2"
+            | "ListObjectVersions"
+            | "HeadBucket"
+            | "GetBucketAcl"
+            | "GetBucketLocation"
+            | "GetBucketTagging"
+            | "GetBucketVersioning"
+    )
+}
+
 /// What a write asks for besides, by the header that asks.
 pub(super) const BESIDES: [(&str, &str); 4] = [
     ("x-amz-tagging", "s3:PutObjectTagging"),

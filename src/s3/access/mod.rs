@@ -55,9 +55,11 @@ pub(super) struct Access {
 impl Access {
     /// Whether the caller may do this with the bucket, or with an object in it.
     pub(super) fn check(&self, action: &str, key: Option<&str>) -> S3Result<()> {
+        // Whoever may read a bucket may read its snapshots.
+        let bucket = self.bucket.name.base();
         let resource = match key {
-            None => format!("arn:aws:s3:::{}", self.bucket.name),
-            Some(key) => format!("arn:aws:s3:::{}/{key}", self.bucket.name),
+            None => format!("arn:aws:s3:::{bucket}"),
+            Some(key) => format!("arn:aws:s3:::{bucket}/{key}"),
         };
         let request = policy::Request { caller: &self.caller, action, resource: &resource, context: &self.context };
         let allowed = policy::decide(self.is_owner, self.policy.as_deref(), &request);
@@ -132,7 +134,7 @@ impl Gate {
             error => store_error(error),
         })?;
         let is_owner = principal.is_some_and(|principal| principal.may_use(&bucket.owner));
-        let mut policy = self.policy(&name).await?;
+        let mut policy = self.policy(&name.base()).await?;
         if !is_owner && policy.as_ref().is_some_and(|policy| policy.is_public()) {
             let block = Setting::PublicAccessBlock;
             let block = settings::read::<PublicAccessBlockConfiguration>(&self.store, &name, block).await?;
@@ -272,6 +274,9 @@ impl S3Access for Gate {
                 }
                 if let Some(action) = action::of(&operation, has_version) {
                     access.check(action, key)?;
+                }
+                if access.bucket.name.is_snapshot() && !action::reads_snapshots(&operation) {
+                    return Err(store_error(StoreError::IsSnapshot(access.bucket.name)));
                 }
                 if has_bypass && action::bypasses(&operation) {
                     access.check("s3:BypassGovernanceRetention", key)?;

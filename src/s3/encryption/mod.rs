@@ -137,7 +137,8 @@ impl Door {
         info: &ObjectInfo,
         customer: CustomerHeaders<'_>,
     ) -> S3Result<Encryption> {
-        let place = (bucket, &info.key);
+        // Its key is bound to where it was written.
+        let place = (info.home.as_ref().unwrap_or(bucket), &info.key);
         let opened = open(&self.keys, place, &info.headers, customer.read()?);
         opened.map(Encryption).map_err(|why| match why {
             Unopened::NotEncrypted => {

@@ -1,4 +1,4 @@
-//! The sweep: every bucket with rules is walked now and then, and what its rules say is done.
+//! The sweep: every bucket with rules is walked now and then, and what its rules say is done; snapshots whose time is over go.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -31,6 +31,8 @@ pub struct Swept {
     pub removed: u64,
     /// Uploads that were aborted.
     pub aborted: u64,
+    /// Snapshots whose time was over.
+    pub snapshots: u64,
 }
 
 /// Applies the rules of all buckets.
@@ -63,8 +65,8 @@ impl Lifecycle {
                 () = token.cancelled() => return,
                 swept = self.sweep(clock::now()) => match swept {
                     Ok(swept) if swept == Swept::default() => {}
-                    Ok(Swept { expired, removed, aborted }) => {
-                        tracing::info!(expired, removed, aborted, "lifecycle rules were applied");
+                    Ok(Swept { expired, removed, aborted, snapshots }) => {
+                        tracing::info!(expired, removed, aborted, snapshots, "lifecycle rules were applied");
                     }
                     Err(error) => tracing::error!(%error, "lifecycle rules could not be applied; the next sweep tries again"),
                 },
@@ -92,6 +94,7 @@ impl Lifecycle {
                 }
             }
         }
+        swept.snapshots = self.store.expire_snapshots(now).await?;
         Ok(swept)
     }
 

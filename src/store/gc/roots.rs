@@ -1,4 +1,4 @@
-//! The roots: every row that refers to chunks. Objects and the parts of open uploads; whatever else comes to refer to chunks is walked
+//! The roots: every row that refers to chunks. Objects, what they were where a snapshot shows it, and the parts of open uploads; whatever else comes to refer to chunks is walked
 //! here too, or it loses them.
 
 use bytes::Bytes;
@@ -78,6 +78,10 @@ fn name_of(key: &[u8]) -> String {
         let (bucket, object) = (String::from_utf8_lossy(bucket), String::from_utf8_lossy(&object));
         return format!("object {bucket}/{object}, version {}", version.id());
     }
+    if let Ok((bucket, object, _)) = key::read_past(key) {
+        let (bucket, object) = (String::from_utf8_lossy(bucket), String::from_utf8_lossy(&object));
+        return format!("object {bucket}/{object}, as a snapshot of the bucket has it");
+    }
     match (key.strip_prefix(b"o/"), key.get(4..)) {
         (Some(object), _) => format!("object {}", String::from_utf8_lossy(object).replace('\0', "/")),
         (None, Some(part)) => format!("part {} of an upload", hex::encode(part)),
@@ -99,8 +103,8 @@ pub(in crate::store) struct Roots {
 impl Roots {
     pub(in crate::store) fn all() -> Self {
         let range = |prefix: &[u8]| (prefix.to_vec(), prefix_end(prefix));
-        // Taken from the end: a version that becomes an older one meanwhile goes on to a range that is yet to come.
-        Self { ranges: vec![range(b"v/"), range(b"u/p/"), range(b"o/")] }
+        // Taken from the end: what becomes an older version meanwhile, or what only snapshots show, goes on to a range that is yet to come.
+        Self { ranges: vec![range(b"h/"), range(b"v/"), range(b"u/p/"), range(b"o/")] }
     }
 
     /// The next page; none at the end. A row that cannot be read is an error.

@@ -1,0 +1,116 @@
+//! Writers that race snapshots: each write is wholly before a snapshot or wholly after it.
+
+use super::*;
+
+/// Each writer writes its round number to its first key and then to its second, so that no snapshot may show the second ahead of the first,
+/// nor either behind what was acknowledged before the snapshot was asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_snapshot_shows_half_of_a_write() {
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    const WRITERS: usize = 4;
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _, workers) = open(dir.path()).await;
+    store.create_bucket(&bucket("race"), "root").await.unwrap();
+    let (done, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new([const { AtomicU64::new(0) }; WRITERS]));
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|writer| {
+            let (store, done, acknowledged) = (store.clone(), done.clone(), acknowledged.clone());
+            tokio::spawn(async move {
+                let mut round = 0u64;
+                while !done.load(Ordering::Relaxed) {
+                    round += 1;
+                    for part in ["1", "2"] {
+                        let name = format!("{writer}-{part}");
+                        if round % 5 == 0 {
+                            store.delete(&bucket("race"), &key(&name)).await.unwrap();
+                        }
+                        put(&store, "race", &name, round.to_string().as_bytes()).await.unwrap();
+                    }
+                    acknowledged[writer].store(round, Ordering::SeqCst);
+                }
+            })
+        })
+        .collect();
+    let number = |bytes: Result<Vec<u8>, StoreError>| match bytes {
+        Ok(bytes) => Some(String::from_utf8(bytes).unwrap().parse::<u64>().unwrap()),
+        Err(StoreError::NoSuchKey(_)) => None,
+        Err(error) => panic!("{error:?}"),
+    };
+    let mut seen = Vec::new();
+    for turn in 0..40 {
+        let before: Vec<u64> = acknowledged.iter().map(|round| round.load(Ordering::SeqCst)).collect();
+        let name = format!("s{turn}");
+        store.create_snapshot(&bucket("race"), &snap(&name), None).await.unwrap();
+        let place = format!("race@{name}");
+        let mut shown = Vec::new();
+        for (writer, before) in before.iter().enumerate() {
+            let first = number(read(&store, &place, &format!("{writer}-1")).await);
+            let second = number(read(&store, &place, &format!("{writer}-2")).await);
+            // Between a delete and the put after it there is nothing; else nothing acknowledged is missing.
+            assert!(first.is_none_or(|first| first >= *before), "{place}: {first:?} after {before}");
+            assert!(second.is_none_or(|second| second >= *before), "{place}: {second:?} after {before}");
+            if let (Some(first), Some(second)) = (first, second) {
+                assert!(first == second || first == second + 1, "{place}: {first} and {second}");
+            }
+            shown.push((first, second));
+        }
+        seen.push((place, shown));
+        if turn % 4 == 3 {
+            let (gone, _) = seen.remove(0);
+            store.remove_snapshot(&bucket("race"), &bucket(&gone).snapshot().unwrap().1).await.unwrap();
+        }
+        if turn % 10 == 9 {
+            collect(&store).await;
+        }
+    }
+    done.store(true, Ordering::Relaxed);
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    for (place, shown) in seen {
+        for (writer, (first, second)) in shown.into_iter().enumerate() {
+            assert_eq!(number(read(&store, &place, &format!("{writer}-1")).await), first, "{place} has changed");
+            assert_eq!(number(read(&store, &place, &format!("{writer}-2")).await), second, "{place} has changed");
+        }
+    }
+    end(store, workers).await;
+}
+
+/// A list of a snapshot misses nothing and says nothing twice, while what it lists is overwritten and deleted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn lists_are_whole_while_rows_move() {
+    use bedplate::store::ListRequest;
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _, workers) = open(dir.path()).await;
+    store.create_bucket(&bucket("race"), "root").await.unwrap();
+    let names: Vec<String> = (0..600).map(|number| format!("key-{number:04}")).collect();
+    for some in names.chunks(50) {
+        futures_util::future::join_all(some.iter().map(|name| put(&store, "race", name, b"before"))).await;
+    }
+    store.create_snapshot(&bucket("race"), &snap("s"), None).await.unwrap();
+    let (writer_store, writer_names) = (store.clone(), names.clone());
+    let writer = tokio::spawn(async move {
+        for some in writer_names.chunks(20) {
+            let each = some.iter().enumerate().map(|(number, name)| {
+                let store = writer_store.clone();
+                async move {
+                    match number % 2 {
+                        0 => put(&store, "race", name, b"after").await.unwrap(),
+                        _ => drop(store.delete(&bucket("race"), &key(name)).await.unwrap()),
+                    }
+                }
+            });
+            futures_util::future::join_all(each).await;
+        }
+    });
+    let mut rounds = 0;
+    while !writer.is_finished() || rounds == 0 {
+        let request = ListRequest { limit: 10_000, ..ListRequest::default() };
+        let page = store.list(&bucket("race@s"), &request).await.unwrap();
+        let found: Vec<String> = page.objects.iter().map(|object| object.key.to_string()).collect();
+        assert!(found == names, "{} of {} are listed", found.len(), names.len());
+        rounds += 1;
+    }
+    writer.await.unwrap();
+    end(store, workers).await;
+}
