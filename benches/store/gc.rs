@@ -7,7 +7,7 @@ use bedplate::format::manifest::Term;
 use bedplate::format::row::{Body, BucketRow, ObjectRow, PackRow, PackState, key};
 use bedplate::meta::{Embedded, Meta, Transaction};
 use bedplate::model::limit::TRANSACTION_KEYS_MAX;
-use bedplate::model::{BucketName, ObjectKey, Versioning};
+use bedplate::model::{BucketName, ObjectKey};
 use bedplate::store::{GcOptions, PackHome, Store};
 use bedplate::sys::clock::Timestamp;
 use bedplate::sys::worker::Workers;
@@ -28,13 +28,7 @@ const DEAD: u64 = 100;
 pub(crate) async fn fill(dir: &Path, chunks: u64) -> Result<(), Error> {
     let meta = Embedded::open(&dir.join("meta"))?;
     let bucket: BucketName = "bench".parse()?;
-    let owner = BucketRow {
-        owner: "root".to_owned(),
-        created: Timestamp(0),
-        deleting: None,
-        versioning: Versioning::Off,
-        object_lock: false,
-    };
+    let owner = BucketRow::new("root", Timestamp(0));
     let mut batch = Batch { meta: meta.as_ref(), tx: Transaction::new() };
     batch.put(key::bucket(&bucket), owner.encode()).await?;
     let packs = chunks.div_ceil(PACK);
@@ -91,13 +85,13 @@ pub(crate) async fn plan(dir: &Path, chunks: u64) -> Result<(), Error> {
 }
 
 /// Rows that are committed together.
-struct Batch<'a> {
-    meta: &'a dyn Meta,
-    tx: Transaction,
+pub(crate) struct Batch<'a> {
+    pub(crate) meta: &'a dyn Meta,
+    pub(crate) tx: Transaction,
 }
 
 impl Batch<'_> {
-    async fn put(&mut self, key: Vec<u8>, value: bytes::Bytes) -> Result<(), Error> {
+    pub(crate) async fn put(&mut self, key: Vec<u8>, value: bytes::Bytes) -> Result<(), Error> {
         self.tx = std::mem::take(&mut self.tx).put(key, value);
         if self.tx.len() == TRANSACTION_KEYS_MAX {
             self.meta.commit(std::mem::take(&mut self.tx)).await?;
@@ -105,7 +99,7 @@ impl Batch<'_> {
         Ok(())
     }
 
-    async fn end(self) -> Result<(), Error> {
+    pub(crate) async fn end(self) -> Result<(), Error> {
         Ok(self.meta.commit(self.tx).await?)
     }
 }

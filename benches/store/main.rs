@@ -4,11 +4,13 @@
 //! - `stages --scratch DIR FILE..`: each stage of the engine alone over these files, and the limit of each.
 //! - `index-fill DIR CHUNKS`, then `index-look DIR CHUNKS LOOKUPS`: the chunk index at size.
 //! - `gc-fill DIR CHUNKS`, then `gc-plan DIR CHUNKS`: a round of garbage collection over a made-up store.
+//! - `snapshots DIR OBJECTS`: a bucket of so many objects is made up, snapshotted, branched and listed.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "what is printed is what is read")]
 
 mod gc;
 mod index;
 mod meter;
+mod snapshots;
 mod stages;
 
 use std::path::Path;
@@ -41,6 +43,7 @@ fn run(words: &[&str]) -> Result<(), Error> {
         }
         ["gc-fill", dir, chunks] => runtime.block_on(gc::fill(Path::new(dir), chunks.parse()?)),
         ["gc-plan", dir, chunks] => runtime.block_on(gc::plan(Path::new(dir), chunks.parse()?)),
+        ["snapshots", dir, objects] => runtime.block_on(snapshots::run(Path::new(dir), objects.parse()?)),
         _ => Err("the first lines of benches/store/main.rs say what can be measured".into()),
     }
 }

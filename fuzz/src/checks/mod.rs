@@ -24,6 +24,7 @@ pub(crate) struct Target {
 pub(crate) const TARGETS: &[Target] = &[
     Target { name: "boot_region", check: region::boot_region },
     Target { name: "bucket_row", check: row::bucket },
+    Target { name: "snapshot_row", check: row::snapshot },
     Target { name: "chunk_list", check: region::chunk_list },
     Target { name: "codec_decode", check: codec::decode },
     Target { name: "codec_encode", check: codec::encode },

@@ -3,7 +3,7 @@
 use bedplate::format::damage::{self, DamageRow};
 use bedplate::format::field::{Damaged, Reader, Writer};
 use bedplate::format::manifest::{self, Term};
-use bedplate::format::row::{self, BucketRow, ObjectRow, PackRow, PartRow, UploadRow};
+use bedplate::format::row::{self, BucketRow, ObjectRow, PackRow, PartRow, SnapshotRow, UploadRow};
 
 use super::Probe;
 
@@ -17,6 +17,10 @@ pub(super) fn bucket(probe: &Probe, data: &[u8]) {
 
 pub(super) fn object(probe: &Probe, data: &[u8]) {
     probe.sealed(data, FACTOR, ObjectRow::decode, |row| row.encode().to_vec());
+}
+
+pub(super) fn snapshot(probe: &Probe, data: &[u8]) {
+    probe.sealed(data, FACTOR, SnapshotRow::decode, |row| row.encode().to_vec());
 }
 
 pub(super) fn pack(probe: &Probe, data: &[u8]) {

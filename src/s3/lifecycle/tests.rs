@@ -34,6 +34,7 @@ fn info(key: &str, modified: Timestamp) -> ObjectInfo {
         version: Version::default(),
         marker: false,
         part_list: PartList::default(),
+        home: None,
     }
 }
 

@@ -31,7 +31,9 @@ impl Random {
     }
 }
 
-type Objects = BTreeMap<String, (Vec<u8>, Option<String>)>;
+/// An object as the model knows it: its content, and its tag.
+type Object = (Vec<u8>, Option<String>);
+type Objects = BTreeMap<String, Object>;
 
 #[derive(Default)]
 struct Bucket {
@@ -161,8 +163,7 @@ async fn compare_diff(store: &Store, model: &Model, random: &mut Random) {
     let removed: Vec<_> = from.1.iter().filter(|(name, _)| !to.1.contains_key(*name)).collect();
     let changed = to.1.iter().filter(|(name, now)| from.1.get(*name).is_some_and(|before| before != *now));
     let changed: Vec<_> = changed.collect();
-    let bytes =
-        |of: &[(&String, &(Vec<u8>, Option<String>))]| of.iter().map(|(_, (content, _))| content.len() as u64).sum();
+    let bytes = |of: &[(&String, &Object)]| of.iter().map(|(_, (content, _))| content.len() as u64).sum();
     assert_eq!((diff.added, diff.added_bytes), (added.len() as u64, bytes(&added)));
     assert_eq!((diff.removed, diff.removed_bytes), (removed.len() as u64, bytes(&removed)));
     assert_eq!((diff.changed, diff.changed_bytes), (changed.len() as u64, bytes(&changed)));

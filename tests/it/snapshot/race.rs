@@ -2,6 +2,11 @@
 
 use super::*;
 
+#[expect(clippy::disallowed_methods, reason = "a test waits for each of them")]
+fn go(work: impl Future<Output = ()> + Send + 'static) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(work)
+}
+
 /// Each writer writes its round number to its first key and then to its second, so that no snapshot may show the second ahead of the first,
 /// nor either behind what was acknowledged before the snapshot was asked for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -15,13 +20,13 @@ async fn no_snapshot_shows_half_of_a_write() {
     let writers: Vec<_> = (0..WRITERS)
         .map(|writer| {
             let (store, done, acknowledged) = (store.clone(), done.clone(), acknowledged.clone());
-            tokio::spawn(async move {
+            go(async move {
                 let mut round = 0u64;
                 while !done.load(Ordering::Relaxed) {
                     round += 1;
                     for part in ["1", "2"] {
                         let name = format!("{writer}-{part}");
-                        if round % 5 == 0 {
+                        if round.is_multiple_of(5) {
                             store.delete(&bucket("race"), &key(&name)).await.unwrap();
                         }
                         put(&store, "race", &name, round.to_string().as_bytes()).await.unwrap();
@@ -89,7 +94,7 @@ async fn lists_are_whole_while_rows_move() {
     }
     store.create_snapshot(&bucket("race"), &snap("s"), None).await.unwrap();
     let (writer_store, writer_names) = (store.clone(), names.clone());
-    let writer = tokio::spawn(async move {
+    let writer = go(async move {
         for some in writer_names.chunks(20) {
             let each = some.iter().enumerate().map(|(number, name)| {
                 let store = writer_store.clone();
