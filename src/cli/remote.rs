@@ -89,6 +89,10 @@ pub fn explain(context: &Context, place: &str, error: &object_store::Error) -> C
     use object_store::Error as Cause;
     let answer = super::exit::chain(error);
     match error {
+        // The message itself says what to do.
+        Cause::PermissionDenied { .. } if answer.contains("is a snapshot, which never changes") => {
+            refusal(&format!("use {place}"), StatusCode::FORBIDDEN, answer.as_bytes())
+        }
         Cause::NotFound { .. } => CliError::failed(format!("there is no {place}"))
             .hint("`bedplate ls` lists buckets, and `bedplate ls BUCKET` what is in one"),
         Cause::Unauthenticated { .. } | Cause::PermissionDenied { .. } => {

@@ -5,6 +5,7 @@
 //! refers to, beside both: `activity` and `standing` are what they share with it.
 
 mod activity;
+mod amend;
 mod append;
 mod bucket;
 mod care;

@@ -38,8 +38,8 @@ const UNFINISHED: &str = ".bedplate-part";
 A file that is the object already does not travel again, so a get that was interrupted goes on where it was. A file
 appears under its name only when it is whole. --output json ends with bytes_total, bytes_received and seconds.")]
 pub struct GetArgs {
-    /// What to get: BUCKET/KEY, or BUCKET/PREFIX with --recursive
-    #[arg(value_name = "BUCKET/KEY")]
+    /// What to get: BUCKET[@SNAPSHOT]/KEY, or BUCKET/PREFIX with --recursive
+    #[arg(value_name = "BUCKET[@SNAPSHOT]/KEY")]
     source: Place,
     /// The file or folder to write, or - for standard output
     #[arg(default_value = ".")]

@@ -19,7 +19,7 @@ use crate::sys::clock::Timestamp;
   bedplate ls --recursive datasets/v1")]
 pub struct LsArgs {
     /// A bucket, or a folder in one; without it, the buckets are listed
-    #[arg(value_name = "BUCKET[/PREFIX]")]
+    #[arg(value_name = "BUCKET[@SNAPSHOT][/PREFIX]")]
     place: Option<Place>,
     /// List all objects below, not only this folder's
     #[arg(long, short)]

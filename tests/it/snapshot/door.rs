@@ -152,3 +152,34 @@ fn commands_compare_branch_and_remove() {
     assert_eq!(server.json(&["snapshot", "list", "data"]), serde_json::json!([]));
     assert!(refused(&["get", "data@v1/one", "-"], 1).contains("data@v1"));
 }
+
+/// What the store has encrypted under a bucket's name reads back through a snapshot and a branch of it, and copies on.
+#[test]
+fn encrypted_objects_read_through_snapshots_and_branches() {
+    let server = Server::start();
+    let aws = Aws(&server);
+    let (file, out) = (server.path("file"), server.path("out"));
+    let (path, out_path) = (file.to_str().unwrap(), out.to_str().unwrap());
+    let content = noise(7, 200_000);
+    fs::write(&file, &content).unwrap();
+    server.run(&["bucket", "create", "data"]);
+    let sealed = ["--server-side-encryption", "AES256"];
+    let put = ["s3api", "put-object", "--bucket", "data", "--key", "secret", "--body", path];
+    aws.json(&[&put[..], &sealed].concat());
+    server.run(&["snapshot", "create", "data", "s"]);
+    server.run(&["snapshot", "branch", "data@s", "work"]);
+    server.run(&["rm", "data/secret"]);
+    let copy = ["s3api", "copy-object", "--bucket", "work", "--key", "copy", "--copy-source", "work/secret"];
+    aws.json(&[&copy[..], &sealed].concat());
+    for (bucket, key) in [("data_at_s", "secret"), ("work", "secret"), ("work", "copy")] {
+        aws.json(&["s3api", "get-object", "--bucket", bucket, "--key", key, out_path]);
+        assert!(fs::read(&out).unwrap() == content, "{bucket}/{key} is different");
+    }
+    // Its key is bound to the bucket that it was written to: it must not become the branch's own as it is.
+    let tags =
+        ["s3api", "put-object-tagging", "--bucket", "work", "--key", "secret", "--tagging", "TagSet=[{Key=k,Value=v}]"];
+    assert!(aws.refused(&tags).contains("copy it onto itself first"));
+    let said = server.program().args(["put", path, "data@s/x"]).output().unwrap();
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("never changes") && said.contains("snapshot branch data@s"), "{said}");
+}

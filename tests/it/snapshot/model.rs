@@ -458,3 +458,62 @@ async fn removed_snapshots_free_what_only_they_kept() {
     assert!(read(&store, "data", "one").await.unwrap() == noise(5));
     end(store, workers).await;
 }
+
+/// A snapshot goes by itself once its time is over, and not while a branch needs it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn snapshots_go_when_their_time_is_over() {
+    use bedplate::sys::clock::Timestamp;
+    let dir = tempfile::tempdir().unwrap();
+    let (store, meta, workers) = open(dir.path()).await;
+    store.create_bucket(&bucket("data"), "root").await.unwrap();
+    put(&store, "data", "one", b"before").await.unwrap();
+    let day = std::time::Duration::from_secs(86_400);
+    let made = store.create_snapshot(&bucket("data"), &snap("day"), Some(day)).await.unwrap();
+    store.create_snapshot(&bucket("data"), &snap("good"), None).await.unwrap();
+    put(&store, "data", "one", b"after").await.unwrap();
+    let over = made.expires.unwrap();
+    assert_eq!(over, made.created.plus(day));
+    assert_eq!(store.expire_snapshots(Timestamp(over.0 - 1)).await.unwrap(), 0);
+    store.branch_snapshot(&bucket("data"), &snap("day"), &bucket("branch")).await.unwrap();
+    assert_eq!(store.expire_snapshots(over).await.unwrap(), 0);
+    assert_eq!(read(&store, "branch", "one").await.unwrap(), b"before");
+    store.delete_bucket(&bucket("branch")).await.unwrap();
+    assert_eq!(store.expire_snapshots(over).await.unwrap(), 1);
+    let left = store.snapshots(&bucket("data")).await.unwrap();
+    assert_eq!(left.iter().map(|snapshot| snapshot.name.as_str()).collect::<Vec<_>>(), ["good"]);
+    assert_eq!(read(&store, "data@good", "one").await.unwrap(), b"before");
+    assert_eq!(rows(&meta, "h").await, 1);
+    end(store, workers).await;
+}
+
+/// What cannot be is refused: snapshots of buckets that keep versions, versions of buckets with snapshots, branches that go too deep.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_is_refused() {
+    use bedplate::model::Versioning;
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _, workers) = open(dir.path()).await;
+    store.create_bucket(&bucket("versions"), "root").await.unwrap();
+    store.set_versioning(&bucket("versions"), Versioning::Enabled).await.unwrap();
+    let refused = store.create_snapshot(&bucket("versions"), &snap("s"), None).await;
+    assert!(matches!(refused, Err(StoreError::BucketState(_))), "{refused:?}");
+    let refused = store.create_snapshot(&bucket("nowhere"), &snap("s"), None).await;
+    assert!(matches!(refused, Err(StoreError::NoSuchBucket(_))), "{refused:?}");
+    store.create_bucket(&bucket("depth-0"), "root").await.unwrap();
+    put(&store, "depth-0", "deep", b"down").await.unwrap();
+    for depth in 0..16 {
+        let (origin, branch) = (format!("depth-{depth}"), format!("depth-{}", depth + 1));
+        store.create_snapshot(&bucket(&origin), &snap("s"), None).await.unwrap();
+        store.branch_snapshot(&bucket(&origin), &snap("s"), &bucket(&branch)).await.unwrap();
+    }
+    assert_eq!(read(&store, "depth-16", "deep").await.unwrap(), b"down");
+    store.create_snapshot(&bucket("depth-16"), &snap("s"), None).await.unwrap();
+    let refused = store.branch_snapshot(&bucket("depth-16"), &snap("s"), &bucket("depth-17")).await;
+    assert!(matches!(refused, Err(StoreError::BucketState(_))), "{refused:?}");
+    let refused = store.branch_snapshot(&bucket("depth-0"), &snap("s"), &bucket("depth-5")).await;
+    assert!(matches!(refused, Err(StoreError::BucketExists(_))), "{refused:?}");
+    for name in ["depth-0", "depth-16"] {
+        let refused = store.set_versioning(&bucket(name), Versioning::Enabled).await;
+        assert!(matches!(refused, Err(StoreError::BucketState(_))), "{refused:?}");
+    }
+    end(store, workers).await;
+}
