@@ -71,6 +71,11 @@ pub(super) fn method_of(headers: &Headers) -> Option<ServerSideEncryption> {
     managed.then(|| ServerSideEncryption::from_static(ServerSideEncryption::AES256))
 }
 
+/// Where an object that was found in a bucket was written, which its key is bound to: a snapshot, or a branch, shows those of others.
+fn written_at<'a>(bucket: &'a BucketName, info: &'a ObjectInfo) -> (&'a BucketName, &'a ObjectKey) {
+    (info.home.as_ref().unwrap_or(bucket), &info.key)
+}
+
 /// Opens what an object, or an upload, keeps of its encryption.
 fn open(
     keys: &ObjectKeys,
@@ -137,8 +142,7 @@ impl Door {
         info: &ObjectInfo,
         customer: CustomerHeaders<'_>,
     ) -> S3Result<Encryption> {
-        // Its key is bound to where it was written.
-        let place = (info.home.as_ref().unwrap_or(bucket), &info.key);
+        let place = written_at(bucket, info);
         let opened = open(&self.keys, place, &info.headers, customer.read()?);
         opened.map(Encryption).map_err(|why| match why {
             Unopened::NotEncrypted => {
@@ -189,7 +193,7 @@ impl Door {
         to: (&BucketName, &ObjectKey),
     ) -> Result<Headers, StoreError> {
         let customer = source.0.as_ref().and_then(|opened| opened.customer.clone());
-        let opened = open(&self.keys, (from, &info.key), &info.headers, customer).map_err(|_| StoreError::Busy)?;
+        let opened = open(&self.keys, written_at(from, info), &info.headers, customer).map_err(|_| StoreError::Busy)?;
         let envelope = match (opened, &source.0) {
             (None, None) => return Ok(Headers::new()),
             (Some(Opened { envelope: Envelope::Managed { .. }, key, .. }), Some(_)) => {
