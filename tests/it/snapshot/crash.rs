@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use bedplate::meta::{MetaError, Transaction};
+use bedplate::meta::Transaction;
 use bedplate::store::FsckOptions;
 
 use super::*;
@@ -79,7 +79,7 @@ async fn removals_end_at_the_next_start() {
         set_up(&store).await;
         end(store, workers).await;
         drop(meta);
-        let meta = Arc::new(Ends(Embedded::open(&dir.path().join("meta")).unwrap(), AtomicI64::new(commits)));
+        let meta = Arc::new(Ends(rows_of(dir.path()).await, AtomicI64::new(commits)));
         let (store, meta, workers) = open_over(meta, dir.path()).await;
         finished = tear_down(&store).await.is_ok();
         end(store, workers).await;

@@ -8,8 +8,9 @@ mod race;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bedplate::meta::{Embedded, Meta};
+use bedplate::meta::{Embedded, Meta, MetaError};
 use bedplate::model::{BucketName, ObjectKey, SnapshotName};
 use bedplate::store::{ByteStream, GcOptions, PackHome, PutRequest, Store, StoreError};
 use bedplate::sys::worker::Workers;
@@ -29,7 +30,18 @@ fn key(text: &str) -> ObjectKey {
 }
 
 async fn open(dir: &Path) -> (Store, Arc<dyn Meta>, Workers) {
-    open_over(Embedded::open(&dir.join("meta")).unwrap(), dir).await
+    open_over(rows_of(dir).await, dir).await
+}
+
+/// The rows in a folder. Threads that read them for whoever had them open before may take a moment to end.
+async fn rows_of(dir: &Path) -> Arc<dyn Meta> {
+    for _ in 0..500 {
+        match Embedded::open(&dir.join("meta")) {
+            Err(MetaError::Locked(_)) => tokio::time::sleep(Duration::from_millis(10)).await,
+            opened => return opened.unwrap(),
+        }
+    }
+    panic!("the rows are still open")
 }
 
 async fn open_over(meta: Arc<dyn Meta>, dir: &Path) -> (Store, Arc<dyn Meta>, Workers) {
