@@ -7,6 +7,7 @@
 //! 9 cli        the command line: one file a command; output.rs prints people's words or JSON from one value
 //! 8 s3         the S3 door: translate, authorise, call the store, translate back
 //! 8 api        the control door: racks, jobs, images, the agent's endpoint, boot media
+//! 8 mount      a bucket as a folder: inodes, reads ahead, the node's cache, writes
 //! 7 rack       spec + survey -> plan -> job
 //! 6 bmc        one Redfish controller: gateway, verbs, quirks, inventory
 //! 6 image      the catalogue of images, and the boot media made from them
@@ -15,7 +16,7 @@
 //! 6 node       the agent: from boot to report (sees 0-3 and pull only)
 //! 5 store      the deduplicating engine
 //! 4 meta       ordered transactional key-value rows
-//! 4 pull       verified reads of an image over the wire
+//! 4 pull       verified reads of images and objects over the wire
 //! 3 format     every byte layout we own: pure, versioned, fuzzed
 //! 2 telemetry  what the program says about itself: logs and metrics
 //! 1 sys        every effect: clock, entropy, disk, wire, workers, processes; the only unsafe
@@ -43,6 +44,8 @@ pub mod image;
 pub mod job;
 #[cfg(feature = "appliance")]
 pub mod meta;
+#[cfg(feature = "appliance")]
+pub mod mount;
 #[cfg(feature = "appliance")]
 pub mod rack;
 #[cfg(feature = "appliance")]

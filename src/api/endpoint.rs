@@ -16,6 +16,8 @@ pub(super) enum Who {
     Agent,
     /// An agent with its token over TLS, or an administrator.
     Puller,
+    /// Whoever has a key; the handler asks what it may read.
+    Reader,
     /// The root key.
     Admin,
 }

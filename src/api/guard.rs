@@ -44,8 +44,18 @@ pub(super) async fn guard(
                 "send `Authorization: Bearer TOKEN` with the token from the boot region or the seed",
             ));
         }
+        (Who::Reader, Shown::Basic(header)) => {
+            let caller = state.auth().check_basic(header.reveal()).await.map_err(|error| ApiError::internal(&error))?;
+            let caller = caller.ok_or_else(|| {
+                ApiError::unauthorised(
+                    "the access key is unknown, or its secret is wrong",
+                    "check BEDPLATE_ACCESS_KEY and BEDPLATE_SECRET_KEY",
+                )
+            })?;
+            request.extensions_mut().insert(caller);
+        }
         (Who::Admin | Who::Puller, Shown::Basic(header)) => admit(&state, header.reveal()).await?,
-        (Who::Admin | Who::Puller, _) => {
+        (Who::Admin | Who::Puller | Who::Reader, _) => {
             return Err(ApiError::unauthorised(
                 "no access key was shown",
                 "send `Authorization: Basic` with an access key and its secret key; `bedplate` takes them from \

@@ -14,10 +14,12 @@ mod images;
 mod jobs;
 mod keys;
 mod media;
+mod objects;
 mod openapi;
 mod pull;
 mod racks;
 mod range;
+mod seal;
 mod snapshots;
 mod store;
 
@@ -33,19 +35,28 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 
 use crate::auth::Auth;
+use crate::auth::Principal;
 use crate::image::boot::BootMedia;
 use crate::image::{Catalogue, ImageError};
 use crate::job::JobView;
 use crate::model::{ImageRef, JobId};
 use crate::rack::{Conductor, ImageFacts, Images};
 use crate::store::{BoxError, Store};
-use crate::sys::wire::{IdleBody, ShownPin};
+use crate::sys::wire::{IdleBody, Peer, ShownPin};
 use crate::telemetry::metrics;
 use endpoint::Endpoint;
 use error::{ApiError, ApiResult};
+use seal::Seals;
 
 /// How long the next bytes of a request's body are awaited.
 const BODY_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Who may read which objects: S3's owners and policies, asked by this door.
+#[async_trait::async_trait]
+pub trait Readers: Send + Sync {
+    /// Whether the caller may get the object.
+    async fn may_get(&self, caller: &Principal, peer: Option<Peer>, bucket: &str, key: &str) -> Result<bool, BoxError>;
+}
 
 /// What the control door works with.
 pub struct ApiParts {
@@ -57,6 +68,8 @@ pub struct ApiParts {
     pub conductor: Conductor,
     /// Keys and tenants.
     pub auth: Auth,
+    /// Who may read which objects.
+    pub readers: Arc<dyn Readers>,
     /// The boot image, where there is one.
     pub boot: Option<BootMedia>,
     /// Base URL under which nodes reach this door, `https://address:port`.
@@ -70,13 +83,14 @@ pub struct ApiParts {
 pub struct ApiState {
     parts: Arc<ApiParts>,
     ready: Arc<AtomicBool>,
+    seals: Arc<Seals>,
 }
 
 impl ApiState {
     /// A state that is not ready yet.
     #[must_use]
     pub fn new(parts: ApiParts) -> Self {
-        Self { parts: Arc::new(parts), ready: Arc::default() }
+        Self { parts: Arc::new(parts), ready: Arc::default(), seals: Arc::new(Seals::new()) }
     }
 
     /// Says whether `/readyz` answers 200: once both doors are bound, and no more when stopping.
@@ -109,6 +123,14 @@ impl ApiState {
 
     fn auth(&self) -> &Auth {
         &self.parts.auth
+    }
+
+    fn readers(&self) -> &dyn Readers {
+        &*self.parts.readers
+    }
+
+    fn seals(&self) -> &Seals {
+        &self.seals
     }
 
     fn boot(&self) -> Option<&BootMedia> {
@@ -144,6 +166,7 @@ fn endpoints() -> Vec<Endpoint> {
         media::endpoints(),
         agent::endpoints(),
         pull::endpoints(),
+        objects::endpoints(),
         images::endpoints(),
         racks::endpoints(),
         jobs::endpoints(),

@@ -64,21 +64,31 @@ async fn pack(
     headers: HeaderMap,
 ) -> ApiResult<Response> {
     let pack: PackId = parse(&pack)?;
-    let wanted = range::exact(headers.get(RANGE).and_then(|value| value.to_str().ok()));
-    let Some(wanted) = wanted.filter(|range| range.len() <= RANGE_MAX) else {
-        return Err(ApiError::new(
-            StatusCode::RANGE_NOT_SATISFIABLE,
-            "range",
-            "a pack is read in ranges of at most 16 MiB",
-            "send `Range: bytes=FIRST-LAST`, as the chunk list says",
-        ));
-    };
+    let wanted = wanted(&headers)?;
     if let Some(Extension(token)) = token {
         let image = state.conductor().pull_image(token.text()).await?;
         if !state.catalogue().listing(&image).await?.covers(&pack, wanted) {
             return Err(no_such_pack(&pack));
         }
     }
+    send(state, pack, wanted).await
+}
+
+/// The range that a request names, where it is one of a pack.
+pub(super) fn wanted(headers: &HeaderMap) -> ApiResult<ByteRange> {
+    let wanted = range::exact(headers.get(RANGE).and_then(|value| value.to_str().ok()));
+    wanted.filter(|range| range.len() <= RANGE_MAX).ok_or_else(|| {
+        ApiError::new(
+            StatusCode::RANGE_NOT_SATISFIABLE,
+            "range",
+            "a pack is read in ranges of at most 16 MiB",
+            "send `Range: bytes=FIRST-LAST`, as the chunk list says",
+        )
+    })
+}
+
+/// A range of a pack, block by block.
+pub(super) async fn send(state: ApiState, pack: PackId, wanted: ByteRange) -> ApiResult<Response> {
     let first = read(&state, pack, wanted.start, wanted.end).await?;
     let headers = [
         (CONTENT_TYPE, OCTETS.to_owned()),

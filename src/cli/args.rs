@@ -76,6 +76,8 @@ pub enum Command {
     Get(command::get::GetArgs),
     /// List buckets, or what is in one
     Ls(command::ls::LsArgs),
+    /// Mount a bucket, or a snapshot of one, as a folder
+    Mount(command::mount::MountArgs),
     /// Remove objects
     Rm(command::rm::RmArgs),
     /// Figures of the store, whether it is sound, and garbage collection

@@ -41,6 +41,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, CliError>
         Command::Put(args) => command::put::run(args, context).await,
         Command::Get(args) => command::get::run(args, context).await,
         Command::Ls(args) => command::ls::run(args, context).await,
+        Command::Mount(args) => command::mount::run(args, context).await,
         Command::Rm(args) => command::rm::run(args, context).await,
         Command::Store(args) => command::store::run(args, context).await,
         Command::Tenant(args) => command::tenant::run(args, context).await,

@@ -56,6 +56,11 @@ impl std::fmt::Display for Place {
 
 /// A client of one bucket.
 pub fn open(context: &Context, bucket: &BucketName) -> Result<AmazonS3, CliError> {
+    open_named(context, bucket.as_str())
+}
+
+/// A client of what is read like a bucket: one, or a snapshot of one, `BUCKET@SNAPSHOT`.
+pub fn open_named(context: &Context, bucket: &str) -> Result<AmazonS3, CliError> {
     wire::install_crypto();
     let key = context.credentials()?;
     let options = ClientOptions::new()

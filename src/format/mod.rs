@@ -12,4 +12,5 @@ pub mod field;
 pub mod manifest;
 pub mod order;
 pub mod pack;
+pub mod recipe;
 pub mod row;

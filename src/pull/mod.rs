@@ -1,10 +1,12 @@
-//! Verified reads of an image over the wire, as the agent does them: the appliance behind one address, a plan of few
+//! Verified reads of images and objects over the wire, as agents and mounts do them: the appliance behind one address, a plan of few
 //! large requests, and no byte handed on that does not match its digest.
 
 mod appliance;
 mod image;
+mod object;
 mod plan;
 
 pub use appliance::{Appliance, Login, Patience, PullError, with_causes};
 pub use image::{FetchError, ImageSource, Segment};
+pub use object::{ObjectSource, query_value};
 pub use plan::{Fetch, fetches};

@@ -45,7 +45,7 @@ pub use care::{
     DamageInfo, RebuildOptions, RebuildReport, RepairReport, ScrubOptions, ScrubReport, ScrubSettings, ScrubStatus,
 };
 pub use error::{BoxError, StoreError};
-pub use export::READ_PACK_MAX;
+pub use export::{READ_PACK_MAX, Stretch};
 pub use faults::{Fault, Faults};
 pub use gc::{GcDone, GcOptions, GcPlan, GcReport, PlannedPack};
 pub use home::{PackHome, Ration};

@@ -21,6 +21,18 @@ pub fn mount_kernel_fs(kind: &str, target: &str) -> io::Result<()> {
     }
 }
 
+/// The number of the user that this process acts as.
+#[must_use]
+pub fn user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// The number of its group.
+#[must_use]
+pub fn group() -> u32 {
+    rustix::process::getegid().as_raw()
+}
+
 /// A text that names this process and no other, also after a restart of the machine.
 #[must_use]
 pub fn identity() -> String {

@@ -20,6 +20,7 @@ mod identity;
 mod jobs;
 mod kills;
 mod lab;
+mod mount;
 mod oracle;
 mod overload;
 mod rack;

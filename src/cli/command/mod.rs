@@ -10,6 +10,7 @@ pub mod key;
 mod local;
 pub mod ls;
 pub mod man;
+pub mod mount;
 pub mod node;
 pub mod put;
 pub mod rack;

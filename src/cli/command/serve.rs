@@ -9,8 +9,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api::identity::{GivenFiles, ServerIdentity};
-use crate::api::{self, ApiParts, ApiState};
-use crate::auth::{Auth, MasterSource, RootCredentials};
+use crate::api::{self, ApiParts, ApiState, Readers};
+use crate::auth::{Auth, MasterSource, Principal, RootCredentials};
 use crate::bmc::PinFile;
 use crate::cli::Context;
 use crate::cli::config::size;
@@ -19,11 +19,11 @@ use crate::image::Catalogue;
 use crate::image::boot::BootMedia;
 use crate::meta::Embedded;
 use crate::rack::{Conductor, ConductorConfig, Pace};
-use crate::s3::{BODY_PATIENCE, Lifecycle, LifecycleSettings, S3Config, S3Door};
-use crate::store::{GcOptions, PackHome, Ration, ScrubSettings, Store};
+use crate::s3::{BODY_PATIENCE, Lifecycle, LifecycleSettings, ReadGate, S3Config, S3Door};
+use crate::store::{BoxError, GcOptions, PackHome, Ration, ScrubSettings, Store};
 use crate::sys::process;
 use crate::sys::space::Reserve;
-use crate::sys::wire::{self, Patience, Tls};
+use crate::sys::wire::{self, Patience, Peer, Tls};
 use crate::sys::worker::Workers;
 use crate::telemetry::{log, metrics};
 
@@ -276,6 +276,16 @@ fn make_data_folder(data: &Path) -> Result<(), CliError> {
     })
 }
 
+/// The control door asks S3's gate who may read what.
+struct SameGate(ReadGate);
+
+#[async_trait::async_trait]
+impl Readers for SameGate {
+    async fn may_get(&self, caller: &Principal, peer: Option<Peer>, bucket: &str, key: &str) -> Result<bool, BoxError> {
+        Ok(self.0.may_get(caller, peer, bucket, key).await?)
+    }
+}
+
 /// Everything that runs, in the order in which it stops.
 struct Appliance {
     doors: Workers,
@@ -327,11 +337,13 @@ impl Appliance {
         );
         let s3 = S3Config { domains: settings.s3_domains.clone(), body_patience: settings.body_timeout };
         let s3 = S3Door::new(store.clone(), auth.clone(), &s3)?;
+        let readers = Arc::new(SameGate(ReadGate::new(auth.clone(), store.clone())));
         let api = ApiState::new(ApiParts {
             store: store.clone(),
             catalogue,
             conductor: conductor.clone(),
             auth,
+            readers,
             boot: settings.boot_media()?,
             public_url,
             certificate_pin: identity.shown_pin(),

@@ -312,6 +312,41 @@ impl Clone for Gate {
     }
 }
 
+/// The gate, for doors that speak another language than S3: it asks the same owners and policies.
+#[derive(Clone)]
+pub struct ReadGate(Gate);
+
+impl std::fmt::Debug for ReadGate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReadGate").finish_non_exhaustive()
+    }
+}
+
+impl ReadGate {
+    /// A gate to what is in `store`.
+    #[must_use]
+    pub fn new(auth: Auth, store: Store) -> Self {
+        Self(Gate::new(auth, store))
+    }
+
+    /// Whether the caller may get the object; of a bucket that is not there, nobody may.
+    pub async fn may_get(
+        &self,
+        principal: &Principal,
+        peer: Option<Peer>,
+        bucket: &str,
+        key: &str,
+    ) -> Result<bool, S3Error> {
+        let (headers, uri) = (HeaderMap::new(), Uri::default());
+        let asked = Asked { headers: &headers, uri: &uri, key: Some(key), version: None, peer };
+        match self.0.access(Some(principal), bucket, asked).await {
+            Ok(access) => Ok(access.check("s3:GetObject", Some(key)).is_ok()),
+            Err(error) if matches!(error.code(), S3ErrorCode::NoSuchBucket) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 /// Whether the caller may read the object that a copy names as its source.
 pub(super) async fn check_source<T>(
     request: &S3Request<T>,

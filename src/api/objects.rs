@@ -1,0 +1,129 @@
+//! What a mount pulls: an object's recipe, for whoever may get the object over S3, and the pack ranges that it names. The bytes
+//! go out as they are stored; the reader decodes and verifies them on its own cores.
+
+use axum::Extension;
+use axum::extract::{Path, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+
+use super::ApiState;
+use super::endpoint::{Content, Endpoint, Who};
+use super::error::{ApiError, ApiResult};
+use super::extract::{Query, parse};
+use super::pull;
+use crate::auth::Principal;
+use crate::format::recipe::{self, RECIPE_BYTES_MAX, Recipe};
+use crate::model::{BucketName, ByteRange, ObjectKey, PackId};
+use crate::store::{ENCRYPTION, Stretch};
+use crate::sys::wire::Peer;
+
+const OCTETS: &str = "application/octet-stream";
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::get("/api/v1/pull/objects/{bucket}", Who::Reader, object)
+            .about("The recipe of a stretch of an object (docs/format.md), for whoever may get the object over S3.")
+            .query(&[
+                ("key", "the object's key"),
+                ("start", "where the stretch begins, in bytes"),
+                ("end", "where it ends; at most 1 GiB further"),
+            ])
+            .gives(Content::Bytes(OCTETS))
+            .refuses(&[404, 409]),
+        Endpoint::get("/api/v1/pull/runs/{pack}", Who::Anyone, run)
+            .about("A range of a pack within a run that a recipe's seal opens. The Range header is required and names both its ends.")
+            .query(&[
+                ("start", "the run's first byte"),
+                ("end", "the run's end"),
+                ("until", "until when the seal opens, as the recipe says"),
+                ("seal", "the run's seal, 64 hexadecimal digits"),
+            ])
+            .gives(Content::Bytes(OCTETS))
+            .status(206)
+            .refuses(&[403, 404, 416]),
+    ]
+}
+
+/// Query of [`object`].
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StretchQuery {
+    key: String,
+    start: u64,
+    end: u64,
+}
+
+async fn object(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Principal>,
+    peer: Option<Extension<Peer>>,
+    Path(bucket): Path<String>,
+    Query(query): Query<StretchQuery>,
+) -> ApiResult<Response> {
+    let peer = peer.map(|Extension(peer)| peer);
+    let allowed = state.readers().may_get(&caller, peer, &bucket, &query.key).await;
+    if !allowed.map_err(|error| ApiError::internal(&*error))? {
+        return Err(ApiError::new(
+            StatusCode::FORBIDDEN,
+            "not-allowed",
+            format!("the key may not read {bucket}/{}", query.key),
+            "ask the bucket's owner for s3:GetObject in its policy, or use the owner's key",
+        ));
+    }
+    let (bucket, key): (BucketName, ObjectKey) = (parse(&bucket)?, parse(&query.key)?);
+    let end = query.end.min(query.start.saturating_add(RECIPE_BYTES_MAX));
+    let (info, start, stretch) = state.store().stretch(&bucket, &key, ByteRange { start: query.start, end }).await?;
+    if info.headers.contains_key(ENCRYPTION) {
+        return Err(ApiError::new(
+            StatusCode::CONFLICT,
+            "encrypted",
+            format!("{bucket}/{key} is encrypted, and its stored bytes are of no use to a reader"),
+            "get it over S3",
+        ));
+    }
+    let content = match stretch {
+        Stretch::Inline(bytes) => recipe::Content::Inline(bytes),
+        Stretch::Chunks(list) => {
+            let (seals, until) = (state.seals(), state.seals().until());
+            let runs = recipe::runs(&list, until, |pack, range| seals.seal(&list.packs[pack as usize], range, until));
+            recipe::Content::Chunks { list, runs }
+        }
+    };
+    let recipe = Recipe { size: info.size, modified: info.modified.0, etag: info.etag, start, content };
+    Ok(([(CONTENT_TYPE, OCTETS)], recipe.encode()).into_response())
+}
+
+/// Query of [`run`].
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RunQuery {
+    start: u64,
+    end: u64,
+    until: u64,
+    seal: String,
+}
+
+async fn run(
+    State(state): State<ApiState>,
+    Path(pack): Path<String>,
+    Query(query): Query<RunQuery>,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let pack: PackId = parse(&pack)?;
+    let mut seal = [0; 32];
+    let sealed = ByteRange { start: query.start, end: query.end };
+    let wanted = pull::wanted(&headers)?;
+    let is_within = sealed.start <= wanted.start && wanted.end <= sealed.end;
+    let reads = hex::decode_to_slice(&query.seal, &mut seal).is_ok();
+    if !reads || !is_within || !state.seals().opens(&pack, sealed, query.until, seal) {
+        return Err(ApiError::new(
+            StatusCode::FORBIDDEN,
+            "seal",
+            "the seal does not open this range, or not any more",
+            "fetch the object's recipe again",
+        ));
+    }
+    pull::send(state, pack, wanted).await
+}

@@ -1,0 +1,189 @@
+//! `bedplate mount`: a bucket, or a snapshot of one, as a folder.
+
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::serve::period;
+use crate::cli::config::size;
+use crate::cli::exit::{CliError, DONE, Exit};
+use crate::cli::{Context, remote};
+use crate::mount::{self, Cache, Mount, MountSettings};
+use crate::pull::{Appliance, Login};
+use crate::sys::{process, wire};
+use crate::telemetry::log;
+
+/// Memory for reads ahead, in bytes.
+const READ_AHEAD: usize = 128 * 1024 * 1024;
+
+/// Mount a bucket, or a snapshot of one, as a folder
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  bedplate mount datasets@v1 /mnt/datasets --allow-other
+  bedplate mount datasets/images /mnt/images --background
+  umount /mnt/images
+
+A snapshot never changes, and the kernel keeps what it has read of it. A bucket is looked at again whenever a file is opened.
+Bytes come from the cache of this node, which all mounts share, or travel compressed and are checked here.")]
+pub struct MountArgs {
+    /// What to mount
+    #[arg(value_name = "BUCKET[@SNAPSHOT][/PREFIX]")]
+    place: String,
+    /// The folder to mount it on
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// Where this node keeps chunks [default: bedplate in $XDG_CACHE_HOME or ~/.cache]
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// How much it keeps there; 0 keeps nothing
+    #[arg(long, value_name = "SIZE", default_value = "10GiB")]
+    cache_size: String,
+    /// Let other users than this one enter
+    #[arg(long)]
+    allow_other: bool,
+    /// Owner of everything in the mount [default: this user]
+    #[arg(long)]
+    uid: Option<u32>,
+    /// Group of everything in the mount [default: this user's]
+    #[arg(long)]
+    gid: Option<u32>,
+    /// Permissions of files, in octal; folders may be entered by whoever may read
+    #[arg(long, default_value = "0444", value_name = "OCTAL")]
+    mode: String,
+    /// How long an appliance that is away is waited for before a read fails
+    #[arg(long, default_value = "60s", value_name = "TIME")]
+    patience: String,
+    /// Return once it is mounted, and go on beside
+    #[arg(long)]
+    background: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Mounted {
+    bucket: String,
+    folder: PathBuf,
+}
+
+/// Mounts, and serves the mount until it is unmounted, or until SIGTERM or SIGINT.
+pub async fn run(args: MountArgs, context: &Context) -> Result<Exit, CliError> {
+    if args.background {
+        return in_background();
+    }
+    log::init("info", false);
+    wire::install_crypto();
+    process::raise_open_files();
+    let (bucket, prefix) = split(&args.place)?;
+    let patience = period(&args.patience)?.ok_or_else(|| CliError::usage("--patience has an end: write 60s"))?;
+    let cache_bytes = size(&args.cache_size)?;
+    let cache = (cache_bytes > 0).then(|| {
+        let folder = args.cache.clone().unwrap_or_else(mount::default_cache);
+        Cache::open(&folder, cache_bytes).map_err(|error| {
+            CliError::because(format!("use the cache {}", folder.display()), &error).hint("name another with --cache")
+        })
+    });
+    let key = context.credentials()?;
+    let login = Login::Key { access_key: key.access_key, secret_key: key.secret_key };
+    let appliance = Appliance::new(&context.url, context.pin, &login)?;
+    let s3 = Arc::new(remote::open_named(context, &bucket)?);
+    check(context, &bucket, &prefix, &s3).await?;
+    let settings = MountSettings {
+        bucket: bucket.clone(),
+        prefix,
+        uid: args.uid.unwrap_or_else(process::user),
+        gid: args.gid.unwrap_or_else(process::group),
+        mode: u16::from_str_radix(&args.mode, 8)
+            .ok()
+            .filter(|mode| *mode <= 0o777)
+            .ok_or_else(|| CliError::usage(format!("{:?} is not a mode: write 0444", args.mode)))?,
+        allow_other: args.allow_other,
+        patience,
+        read_ahead: READ_AHEAD,
+    };
+    let mounted = Mount::new(&args.folder, settings, appliance, s3, cache.transpose()?).map_err(|error| {
+        CliError::because(format!("mount on {}", args.folder.display()), &error)
+            .hint("the folder must exist, and this user must be root or have fusermount3 (package fuse3)")
+    })?;
+    context.output.value(&Mounted { bucket, folder: args.folder }, |it| {
+        format!("{} is mounted on {}", it.bucket, it.folder.display())
+    })?;
+    serve(mounted).await
+}
+
+/// Serves until the mount is gone.
+async fn serve(mut mounted: Mount) -> Result<Exit, CliError> {
+    let mut unmounter = mounted.unmounter();
+    let listen = |kind| signal(kind).map_err(|error| CliError::because("listen for signals", &error));
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let mut serving = tokio::task::spawn_blocking(move || mounted.serve());
+    let ended = tokio::select! {
+        ended = &mut serving => ended,
+        _ = async { tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} } } => {
+            tokio::task::spawn_blocking(move || unmounter.unmount()).await??;
+            serving.await
+        }
+    };
+    ended??.stop().await;
+    Ok(DONE)
+}
+
+/// Starts this program once more without `--background`, and waits until it says that it has mounted.
+fn in_background() -> Result<Exit, CliError> {
+    let failed = |error: std::io::Error| CliError::because("start the mount in the background", &error);
+    let args = std::env::args_os().skip(1).filter(|arg| arg != "--background");
+    let mut child = std::process::Command::new(std::env::current_exe().map_err(failed)?)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .map_err(failed)?;
+    let mut line = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        BufReader::new(stdout).read_line(&mut line).map_err(failed)?;
+    }
+    if line.is_empty() {
+        let code = child.wait().map_err(failed)?.code().and_then(|code| u8::try_from(code).ok());
+        return Ok(Exit(code.unwrap_or(1)));
+    }
+    Ok(DONE)
+}
+
+/// Bucket and prefix of `BUCKET[@SNAPSHOT][/PREFIX]`; the prefix is empty or ends with a slash.
+fn split(place: &str) -> Result<(String, String), CliError> {
+    let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+    let name = bucket.split('@').next().unwrap_or_default();
+    name.parse::<crate::model::BucketName>().map_err(|error| CliError::usage(error.to_string()))?;
+    let prefix = prefix.trim_matches('/');
+    Ok((bucket.to_owned(), if prefix.is_empty() { String::new() } else { format!("{prefix}/") }))
+}
+
+/// Finds out now whether the bucket can be read.
+async fn check(
+    context: &Context,
+    bucket: &str,
+    prefix: &str,
+    s3: &Arc<object_store::aws::AmazonS3>,
+) -> Result<(), CliError> {
+    let asked = mount::probe(s3.clone(), prefix, Duration::ZERO).await;
+    asked.map_err(|error| remote::explain(context, bucket, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    //! Places are read as people write them.
+    use super::*;
+
+    #[test]
+    fn places() {
+        let of = |text: &str| split(text).unwrap();
+        assert_eq!(of("data"), ("data".to_owned(), String::new()));
+        assert_eq!(of("data@v1/a/b/"), ("data@v1".to_owned(), "a/b/".to_owned()));
+        assert!(split("Bad_Name").is_err());
+    }
+}
