@@ -9,7 +9,7 @@ const BLOCKING_MIN: usize = 32;
 
 fn main() -> ExitCode {
     bedplate::sys::memory::keep_freed();
-    let args = bedplate::cli::Args::parse();
+    let args = bedplate::cli::Args::parse_from(bedplate::cli::fstab::arguments());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.enable_all().max_blocking_threads(BLOCKING_MIN.max(4 * cores)).build();

@@ -41,6 +41,8 @@ pub struct Context {
     pub pin: Option<[u8; 32]>,
     /// The configuration file, or an empty one.
     pub config: Config,
+    /// The key of a credentials file, where one was named; it comes before all others.
+    pub given: Option<Credentials>,
 }
 
 impl Context {
@@ -56,12 +58,15 @@ impl Context {
         }
         let trimmed = |url: String| url.trim_end_matches('/').to_owned();
         let output = Output::new(global.output);
-        Ok(Self { output, url: trimmed(url), s3_url: trimmed(s3_url), data, pin, config })
+        Ok(Self { output, url: trimmed(url), s3_url: trimmed(s3_url), data, pin, config, given: None })
     }
 
     /// The key that commands sign with: `BEDPLATE_ACCESS_KEY` and `BEDPLATE_SECRET_KEY`, else the root key in the
     /// data folder.
     pub fn credentials(&self) -> Result<Credentials, CliError> {
+        if let Some(given) = &self.given {
+            return Ok(given.clone());
+        }
         let from_env = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
         match (from_env("BEDPLATE_ACCESS_KEY"), from_env("BEDPLATE_SECRET_KEY")) {
             (Some(access_key), Some(secret_key)) => Ok(Credentials { access_key, secret_key: Secret::new(secret_key) }),

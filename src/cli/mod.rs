@@ -7,6 +7,7 @@ pub mod config;
 pub mod context;
 pub mod exit;
 pub mod files;
+pub mod fstab;
 pub mod output;
 pub mod remote;
 

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::format::digest::chunk_digest;
 use crate::model::Digest;
+use crate::sys::clock;
 
 /// Folders that the files are spread over.
 const SHARDS: u64 = 256;
@@ -132,7 +133,7 @@ fn mark_used(path: &Path) {
     let Ok(file) = fs::File::open(path) else { return };
     if !file.metadata().and_then(|facts| facts.modified()).is_ok_and(is_marked) {
         // A file that cannot be marked is removed sooner than others: it is fetched again.
-        drop(file.set_modified(SystemTime::now()));
+        drop(file.set_modified(clock::now().system_time()));
     }
 }
 

@@ -7,16 +7,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, LockOwner, OpenFlags,
-    ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, Request,
+    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
+    WriteFlags,
 };
 use tokio::runtime::Handle;
 
 use super::MountSettings;
+use super::changes::Written;
 use super::listing::{Entry, Listing};
 use super::reader::{Pool, ReadError, Reader};
 use super::tree::{Facts, Tree, number_of};
 use crate::pull::with_causes;
+use crate::sys::clock;
 use crate::sys::worker::Workers;
 
 /// How long the kernel believes what never changes.
@@ -31,11 +35,13 @@ pub(super) struct Door {
     runtime: Handle,
 }
 
-struct Inner {
-    settings: MountSettings,
-    listing: Listing,
+pub(super) struct Inner {
+    pub(super) settings: MountSettings,
+    pub(super) listing: Listing,
     pool: Pool,
-    tree: Tree,
+    pub(super) tree: Tree,
+    /// Files that are written, by handle.
+    pub(super) writers: Mutex<HashMap<u64, Arc<Written>>>,
     mounted: SystemTime,
     /// How long the kernel believes names and facts.
     believed: Duration,
@@ -68,7 +74,8 @@ impl Door {
             listing,
             pool,
             tree,
-            mounted: SystemTime::now(),
+            writers: Mutex::default(),
+            mounted: clock::now().system_time(),
             believed,
             files: Mutex::default(),
             folders: Mutex::default(),
@@ -115,21 +122,26 @@ impl Inner {
         }
     }
 
-    fn fresh_handle(&self) -> u64 {
+    pub(super) fn fresh_handle(&self) -> u64 {
         self.handles.fetch_add(1, Ordering::Relaxed)
     }
 
     async fn lookup(&self, parent: u64, name: &str) -> Result<(u64, Facts), Errno> {
         let folder = self.tree.key(parent).ok_or(Errno::ESTALE)?;
+        if self.writing(number_of(parent, name)).is_some()
+            && let Some(facts) = self.tree.facts(number_of(parent, name))
+        {
+            return Ok((self.tree.learn(parent, name, facts), facts));
+        }
         let facts = self.listing.find(&format!("{folder}{name}")).await.map_err(|error| refused(&error))?;
         let facts = facts.ok_or(Errno::ENOENT)?;
         Ok((self.tree.learn(parent, name, facts), facts))
     }
 
     /// What an inode is now; of a live bucket's file S3 is asked.
-    async fn facts(&self, number: u64) -> Result<Facts, Errno> {
+    pub(super) async fn facts(&self, number: u64) -> Result<Facts, Errno> {
         let known = self.tree.facts(number).ok_or(Errno::ESTALE)?;
-        if known.is_folder || self.believed == FOR_EVER {
+        if known.is_folder || self.believed == FOR_EVER || self.writing(number).is_some() {
             return Ok(known);
         }
         let key = self.tree.key(number).ok_or(Errno::ESTALE)?;
@@ -232,7 +244,7 @@ impl Filled {
 }
 
 /// What S3's refusal is to the kernel.
-fn refused(error: &object_store::Error) -> Errno {
+pub(super) fn refused(error: &object_store::Error) -> Errno {
     use object_store::Error as Cause;
     match error {
         Cause::NotFound { .. } => Errno::ENOENT,
@@ -261,6 +273,14 @@ fn failed(error: &ReadError) -> Errno {
     }
 }
 
+/// Answers what has no other answer than that it is done.
+fn finish(reply: ReplyEmpty, done: Result<(), Errno>) {
+    match done {
+        Ok(()) => reply.ok(),
+        Err(errno) => reply.error(errno),
+    }
+}
+
 impl Filesystem for Door {
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         // Keys are UTF-8: another name is none's.
@@ -286,9 +306,22 @@ impl Filesystem for Door {
         });
     }
 
-    fn open(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        // A kernel that cannot tells of the truncation after the open.
+        let _ = config.add_capabilities(InitFlags::FUSE_ATOMIC_O_TRUNC);
+        Ok(())
+    }
+
+    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         self.answer(|inner| async move {
-            match inner.open(ino.0).await {
+            let opened = match flags.acc_mode() {
+                OpenAccMode::O_RDONLY => inner.open(ino.0).await,
+                _ => {
+                    let empties = flags.0 & libc::O_TRUNC != 0;
+                    inner.open_writer(ino.0, empties).map(|handle| (handle, FopenFlags::empty()))
+                }
+            };
+            match opened {
                 Ok((handle, flags)) => reply.opened(FileHandle(handle), flags),
                 Err(errno) => reply.error(errno),
             }
@@ -307,7 +340,7 @@ impl Filesystem for Door {
         reply: ReplyData,
     ) {
         self.answer(|inner| async move {
-            let Some(reader) = inner.reader(fh.0) else { return reply.error(Errno::EBADF) };
+            let Some(reader) = inner.reader(fh.0) else { return reply.error(Errno::EOPNOTSUPP) };
             match reader.read(offset, u64::from(size)).await {
                 Ok(bytes) => reply.data(&bytes),
                 Err(error) => reply.error(failed(&error)),
@@ -326,7 +359,137 @@ impl Filesystem for Door {
         reply: ReplyEmpty,
     ) {
         self.inner.files.lock().unwrap_or_else(PoisonError::into_inner).remove(&fh.0);
-        reply.ok();
+        if self.inner.written(fh.0).is_none() {
+            return reply.ok();
+        }
+        self.answer(|inner| async move {
+            let stored = inner.store(fh.0, true).await;
+            inner.writers.lock().unwrap_or_else(PoisonError::into_inner).remove(&fh.0);
+            finish(reply, stored);
+        });
+    }
+
+    fn create(&self, _: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, _: i32, reply: ReplyCreate) {
+        let Some(name) = name.to_str() else { return reply.error(Errno::EILSEQ) };
+        match self.inner.create(parent.0, name) {
+            Ok((inode, handle, facts)) => reply.created(
+                &self.inner.believed,
+                &self.inner.attr(inode, facts),
+                Generation(0),
+                FileHandle(handle),
+                FopenFlags::empty(),
+            ),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let data = data.to_vec();
+        self.answer(|inner| async move {
+            match inner.write(fh.0, offset, &data).await {
+                Ok(()) => reply.written(data.len() as u32),
+                Err(errno) => reply.error(errno),
+            }
+        });
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, fh: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        self.answer(|inner| async move { finish(reply, inner.store(fh.0, false).await) });
+    }
+
+    fn fsync(&self, _: &Request, _: INodeNo, fh: FileHandle, _: bool, reply: ReplyEmpty) {
+        self.answer(|inner| async move { finish(reply, inner.store(fh.0, true).await) });
+    }
+
+    fn setattr(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _mode: Option<u32>,
+        _uid: Option<u32>,
+        _gid: Option<u32>,
+        size: Option<u64>,
+        _atime: Option<TimeOrNow>,
+        _mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        self.answer(|inner| async move {
+            let resized = match size {
+                Some(size) => inner.resize(ino.0, size).await,
+                None => inner.may_write(),
+            };
+            let facts = match resized {
+                Ok(()) => inner.facts(ino.0).await,
+                Err(errno) => Err(errno),
+            };
+            match facts {
+                Ok(facts) => reply.attr(&inner.believed, &inner.attr(ino.0, facts)),
+                Err(errno) => reply.error(errno),
+            }
+        });
+    }
+
+    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let Some(name) = name.to_str().map(str::to_owned) else { return reply.error(Errno::ENOENT) };
+        self.answer(|inner| async move { finish(reply, inner.unlink(parent.0, &name).await) });
+    }
+
+    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let Some(name) = name.to_str().map(str::to_owned) else { return reply.error(Errno::ENOENT) };
+        self.answer(|inner| async move { finish(reply, inner.remove_folder(parent.0, &name).await) });
+    }
+
+    fn mkdir(&self, _: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
+        let Some(name) = name.to_str().map(str::to_owned) else { return reply.error(Errno::EILSEQ) };
+        self.answer(|inner| async move {
+            match inner.make_folder(parent.0, &name).await {
+                Ok((inode, facts)) => reply.entry(&inner.believed, &inner.attr(inode, facts), Generation(0)),
+                Err(errno) => reply.error(errno),
+            }
+        });
+    }
+
+    fn rename(
+        &self,
+        _: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let (Some(from), Some(to)) = (name.to_str().map(str::to_owned), newname.to_str().map(str::to_owned)) else {
+            return reply.error(Errno::EILSEQ);
+        };
+        let replaces = flags.is_empty();
+        if !replaces && flags != RenameFlags::RENAME_NOREPLACE {
+            return reply.error(Errno::EINVAL);
+        }
+        self.answer(|inner| async move {
+            finish(reply, inner.rename((parent.0, &from), (newparent.0, &to), replaces).await);
+        });
+    }
+
+    fn getxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, reply: ReplyXattr) {
+        reply.error(Errno::ENOSYS);
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {

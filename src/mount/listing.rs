@@ -35,6 +35,11 @@ impl Listing {
         Self { s3, root: root.into(), patience }
     }
 
+    /// The client that it asks.
+    pub(super) fn s3(&self) -> &Arc<AmazonS3> {
+        &self.s3
+    }
+
     /// A page of a folder's names, in order, and the token of the next page.
     pub(super) async fn page(
         &self,

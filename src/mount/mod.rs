@@ -2,21 +2,27 @@
 //! there, `reader` reads objects ahead by their recipes, `cache` keeps chunks on the node's disk.
 
 mod cache;
+mod changes;
 mod door;
 mod listing;
 mod reader;
 mod tree;
+mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use object_store::aws::AmazonS3;
 
 pub use cache::Cache;
 
 use crate::pull::{Appliance, ObjectSource, Patience};
 use crate::sys::worker::Workers;
+
+/// Puts (`true`) or removes the empty object of a key that ends with a slash; answers the HTTP status.
+pub type Marker = Arc<dyn Fn(String, bool) -> BoxFuture<'static, Result<u16, String>> + Send + Sync>;
 
 /// What is mounted, and how.
 pub struct MountSettings {
@@ -34,6 +40,8 @@ pub struct MountSettings {
     pub allow_other: bool,
     /// How long an appliance that is away is waited for before a read fails with EIO.
     pub patience: Duration,
+    /// Makes and removes folders; none where the mount is for reading only.
+    pub marker: Option<Marker>,
     /// Memory for reads ahead, of all open files together, in bytes.
     pub read_ahead: usize,
 }
@@ -63,9 +71,10 @@ impl Mount {
             fuser::MountOption::NoDev,
             fuser::MountOption::NoSuid,
             fuser::MountOption::DefaultPermissions,
-            fuser::MountOption::RO,
         ];
+        let is_read_only = settings.marker.is_none();
         options.push(fuser::MountOption::NoAtime);
+        options.push(if is_read_only { fuser::MountOption::RO } else { fuser::MountOption::RW });
         let mut config = fuser::Config::default();
         config.mount_options = options;
         config.acl = if settings.allow_other { fuser::SessionACL::All } else { fuser::SessionACL::Owner };

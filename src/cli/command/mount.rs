@@ -2,20 +2,23 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::Method;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::serve::period;
 use crate::cli::config::size;
+use crate::cli::context::Credentials;
 use crate::cli::exit::{CliError, DONE, Exit};
-use crate::cli::{Context, remote};
-use crate::mount::{self, Cache, Mount, MountSettings};
-use crate::pull::{Appliance, Login};
+use crate::cli::{Context, fstab, remote};
+use crate::model::Secret;
+use crate::mount::{self, Cache, Marker, Mount, MountSettings};
+use crate::pull::{Appliance, Login, query_value};
 use crate::sys::{process, wire};
 use crate::telemetry::log;
 
@@ -27,6 +30,7 @@ const READ_AHEAD: usize = 128 * 1024 * 1024;
 #[command(after_help = "Examples:
   bedplate mount datasets@v1 /mnt/datasets --allow-other
   bedplate mount datasets/images /mnt/images --background
+  bedplate mount checkpoints /mnt/checkpoints --read-write
   umount /mnt/images
 
 A snapshot never changes, and the kernel keeps what it has read of it. A bucket is looked at again whenever a file is opened.
@@ -53,12 +57,21 @@ pub struct MountArgs {
     /// Group of everything in the mount [default: this user's]
     #[arg(long)]
     gid: Option<u32>,
-    /// Permissions of files, in octal; folders may be entered by whoever may read
-    #[arg(long, default_value = "0444", value_name = "OCTAL")]
-    mode: String,
+    /// Permissions of files, in octal; folders may be entered by whoever may read [default: 0444, or 0644 with --read-write]
+    #[arg(long, value_name = "OCTAL")]
+    mode: Option<String>,
+    /// Refuse writes, as is the default
+    #[arg(long, conflicts_with = "read_write")]
+    read_only: bool,
+    /// Let files be made, replaced, renamed and removed; not in a snapshot
+    #[arg(long)]
+    read_write: bool,
     /// How long an appliance that is away is waited for before a read fails
     #[arg(long, default_value = "60s", value_name = "TIME")]
     patience: String,
+    /// A file with BEDPLATE_ACCESS_KEY=… and BEDPLATE_SECRET_KEY=…, instead of the environment
+    #[arg(long, value_name = "FILE")]
+    credentials: Option<PathBuf>,
     /// Return once it is mounted, and go on beside
     #[arg(long)]
     background: bool,
@@ -75,10 +88,17 @@ pub async fn run(args: MountArgs, context: &Context) -> Result<Exit, CliError> {
     if args.background {
         return in_background();
     }
-    log::init("info", false);
+    log::init("info,fuser=error", false);
     wire::install_crypto();
     process::raise_open_files();
+    let mut context = context.clone();
+    context.given = args.credentials.as_deref().map(credentials_in).transpose()?;
+    let context = &context;
     let (bucket, prefix) = split(&args.place)?;
+    if args.read_write && bucket.contains('@') {
+        return Err(CliError::usage("a snapshot never changes")
+            .hint("mount it with --read-only, or branch it and mount the branch"));
+    }
     let patience = period(&args.patience)?.ok_or_else(|| CliError::usage("--patience has an end: write 60s"))?;
     let cache_bytes = size(&args.cache_size)?;
     let cache = (cache_bytes > 0).then(|| {
@@ -97,10 +117,8 @@ pub async fn run(args: MountArgs, context: &Context) -> Result<Exit, CliError> {
         prefix,
         uid: args.uid.unwrap_or_else(process::user),
         gid: args.gid.unwrap_or_else(process::group),
-        mode: u16::from_str_radix(&args.mode, 8)
-            .ok()
-            .filter(|mode| *mode <= 0o777)
-            .ok_or_else(|| CliError::usage(format!("{:?} is not a mode: write 0444", args.mode)))?,
+        mode: mode(args.mode.as_deref().unwrap_or(if args.read_write { "0644" } else { "0444" }))?,
+        marker: args.read_write.then(|| marker(context, &bucket)),
         allow_other: args.allow_other,
         patience,
         read_ahead: READ_AHEAD,
@@ -113,6 +131,38 @@ pub async fn run(args: MountArgs, context: &Context) -> Result<Exit, CliError> {
         format!("{} is mounted on {}", it.bucket, it.folder.display())
     })?;
     serve(mounted).await
+}
+
+/// The key in a credentials file.
+fn credentials_in(file: &Path) -> Result<Credentials, CliError> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| CliError::because(format!("read the credentials {}", file.display()), &error))?;
+    let value = |name: &str| {
+        let line = text.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix('='));
+        line.map(|value| value.trim_matches(['"', '\'', ' ']).to_owned())
+            .ok_or_else(|| CliError::usage(format!("{} has no line {name}=…", file.display())))
+    };
+    let secret_key = Secret::new(value("BEDPLATE_SECRET_KEY")?);
+    Ok(Credentials { access_key: value("BEDPLATE_ACCESS_KEY")?, secret_key })
+}
+
+fn mode(text: &str) -> Result<u16, CliError> {
+    let mode = u16::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    mode.ok_or_else(|| CliError::usage(format!("{text:?} is not a mode: write 0444")))
+}
+
+/// What puts and removes the empty objects that stand for folders: the client library has no keys that end with a slash.
+fn marker(context: &Context, bucket: &str) -> Marker {
+    let (context, bucket) = (context.clone(), bucket.to_owned());
+    Arc::new(move |key, is_there| {
+        let (context, bucket) = (context.clone(), bucket.clone());
+        Box::pin(async move {
+            let method = if is_there { Method::PUT } else { Method::DELETE };
+            let key: Vec<String> = key.split('/').map(query_value).collect();
+            let answer = remote::signed(&context, method, &format!("/{bucket}/{}", key.join("/"))).await;
+            answer.map(|(status, _)| status.as_u16()).map_err(|error| error.message)
+        })
+    })
 }
 
 /// Serves until the mount is gone.
@@ -135,7 +185,7 @@ async fn serve(mut mounted: Mount) -> Result<Exit, CliError> {
 /// Starts this program once more without `--background`, and waits until it says that it has mounted.
 fn in_background() -> Result<Exit, CliError> {
     let failed = |error: std::io::Error| CliError::because("start the mount in the background", &error);
-    let args = std::env::args_os().skip(1).filter(|arg| arg != "--background");
+    let args = fstab::arguments().into_iter().skip(1).filter(|arg| arg != "--background");
     let mut child = std::process::Command::new(std::env::current_exe().map_err(failed)?)
         .args(args)
         .stdin(Stdio::null())
