@@ -72,7 +72,9 @@ async fn object(
             "ask the bucket's owner for s3:GetObject in its policy, or use the owner's key",
         ));
     }
-    let (bucket, key): (BucketName, ObjectKey) = (parse(&bucket)?, parse(&query.key)?);
+    let key: ObjectKey = parse(&query.key)?;
+    let bucket = BucketName::parse_readable(&bucket)
+        .map_err(|error| ApiError::bad_request(error.to_string(), "correct the name in the address"))?;
     let end = query.end.min(query.start.saturating_add(RECIPE_BYTES_MAX));
     let (info, start, stretch) = state.store().stretch(&bucket, &key, ByteRange { start: query.start, end }).await?;
     if info.headers.contains_key(ENCRYPTION) {

@@ -54,13 +54,8 @@ impl std::fmt::Display for Place {
     }
 }
 
-/// A client of one bucket.
+/// A client of one bucket, or of a snapshot of one.
 pub fn open(context: &Context, bucket: &BucketName) -> Result<AmazonS3, CliError> {
-    open_named(context, bucket.as_str())
-}
-
-/// A client of what is read like a bucket: one, or a snapshot of one, `BUCKET@SNAPSHOT`.
-pub fn open_named(context: &Context, bucket: &str) -> Result<AmazonS3, CliError> {
     wire::install_crypto();
     let key = context.credentials()?;
     let options = ClientOptions::new()

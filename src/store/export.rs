@@ -109,8 +109,8 @@ impl Store {
             })
         };
         let (row, range, (terms, mut at)) = self.row_and_terms(bucket, object, None, within).await?;
-        let info = ObjectInfo::from_row(object.clone(), &row);
-        if let Body::Inline(bytes) = row.body {
+        let info = ObjectInfo::from_row(object.clone(), &row.row);
+        if let Body::Inline(bytes) = row.row.body {
             return Ok((info, 0, Stretch::Inline(bytes)));
         }
         let (mut gathered, mut root) = (Gathered::default(), RootDigest::new());

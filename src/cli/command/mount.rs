@@ -16,6 +16,7 @@ use crate::cli::config::size;
 use crate::cli::context::Credentials;
 use crate::cli::exit::{CliError, DONE, Exit};
 use crate::cli::{Context, fstab, remote};
+use crate::model::BucketName;
 use crate::model::Secret;
 use crate::mount::{self, Cache, Marker, Mount, MountSettings};
 use crate::pull::{Appliance, Login, query_value};
@@ -95,7 +96,7 @@ pub async fn run(args: MountArgs, context: &Context) -> Result<Exit, CliError> {
     context.given = args.credentials.as_deref().map(credentials_in).transpose()?;
     let context = &context;
     let (bucket, prefix) = split(&args.place)?;
-    if args.read_write && bucket.contains('@') {
+    if args.read_write && bucket.snapshot().is_some() {
         return Err(CliError::usage("a snapshot never changes")
             .hint("mount it with --read-only, or branch it and mount the branch"));
     }
@@ -110,15 +111,15 @@ pub async fn run(args: MountArgs, context: &Context) -> Result<Exit, CliError> {
     let key = context.credentials()?;
     let login = Login::Key { access_key: key.access_key, secret_key: key.secret_key };
     let appliance = Appliance::new(&context.url, context.pin, &login)?;
-    let s3 = Arc::new(remote::open_named(context, &bucket)?);
-    check(context, &bucket, &prefix, &s3).await?;
+    let s3 = Arc::new(remote::open(context, &bucket)?);
+    check(context, bucket.as_str(), &prefix, &s3).await?;
     let settings = MountSettings {
-        bucket: bucket.clone(),
+        bucket: bucket.to_string(),
         prefix,
         uid: args.uid.unwrap_or_else(process::user),
         gid: args.gid.unwrap_or_else(process::group),
         mode: mode(args.mode.as_deref().unwrap_or(if args.read_write { "0644" } else { "0444" }))?,
-        marker: args.read_write.then(|| marker(context, &bucket)),
+        marker: args.read_write.then(|| marker(context, bucket.as_str())),
         allow_other: args.allow_other,
         patience,
         read_ahead: READ_AHEAD,
@@ -127,7 +128,7 @@ pub async fn run(args: MountArgs, context: &Context) -> Result<Exit, CliError> {
         CliError::because(format!("mount on {}", args.folder.display()), &error)
             .hint("the folder must exist, and this user must be root or have fusermount3 (package fuse3)")
     })?;
-    context.output.value(&Mounted { bucket, folder: args.folder }, |it| {
+    context.output.value(&Mounted { bucket: bucket.to_string(), folder: args.folder }, |it| {
         format!("{} is mounted on {}", it.bucket, it.folder.display())
     })?;
     serve(mounted).await
@@ -205,12 +206,11 @@ fn in_background() -> Result<Exit, CliError> {
 }
 
 /// Bucket and prefix of `BUCKET[@SNAPSHOT][/PREFIX]`; the prefix is empty or ends with a slash.
-fn split(place: &str) -> Result<(String, String), CliError> {
+fn split(place: &str) -> Result<(BucketName, String), CliError> {
     let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
-    let name = bucket.split('@').next().unwrap_or_default();
-    name.parse::<crate::model::BucketName>().map_err(|error| CliError::usage(error.to_string()))?;
+    let bucket = BucketName::parse_readable(bucket).map_err(|error| CliError::usage(error.to_string()))?;
     let prefix = prefix.trim_matches('/');
-    Ok((bucket.to_owned(), if prefix.is_empty() { String::new() } else { format!("{prefix}/") }))
+    Ok((bucket, if prefix.is_empty() { String::new() } else { format!("{prefix}/") }))
 }
 
 /// Finds out now whether the bucket can be read.
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn places() {
-        let of = |text: &str| split(text).unwrap();
+        let of = |text: &str| split(text).map(|(bucket, prefix)| (bucket.to_string(), prefix)).unwrap();
         assert_eq!(of("data"), ("data".to_owned(), String::new()));
         assert_eq!(of("data@v1/a/b/"), ("data@v1".to_owned(), "a/b/".to_owned()));
         assert!(split("Bad_Name").is_err());

@@ -137,7 +137,7 @@ impl Gate {
         let mut policy = self.policy(&name.base()).await?;
         if !is_owner && policy.as_ref().is_some_and(|policy| policy.is_public()) {
             let block = Setting::PublicAccessBlock;
-            let block = settings::read::<PublicAccessBlockConfiguration>(&self.store, &name, block).await?;
+            let block = settings::read::<PublicAccessBlockConfiguration>(&self.store, &name.base(), block).await?;
             if block.is_some_and(|block| block.restrict_public_buckets == Some(true)) {
                 policy = None;
             }
