@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -47,7 +48,8 @@ struct Shard {
 impl Cache {
     /// A cache in `folder` of at most about `bytes`.
     pub fn open(folder: &Path, bytes: u64) -> io::Result<Self> {
-        fs::create_dir_all(folder)?;
+        // What is cached is as private as the bucket.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
         let inner = Inner { folder: folder.to_owned(), shard_bytes: bytes / SHARDS, shards, fresh: AtomicU64::new(0) };
         Ok(Self { inner: Arc::new(inner) })

@@ -161,6 +161,7 @@ impl Inner {
         let s3 = self.listing.s3();
         s3.copy(&source, &target).await.map_err(|error| refused(&error))?;
         s3.delete(&source).await.map_err(|error| refused(&error))?;
+        self.tree.moved(from, to);
         self.keep_folder(from.0).await
     }
 

@@ -110,6 +110,13 @@ impl Tree {
         }
     }
 
+    /// A name has become another: the kernel goes on with the inode that it had.
+    pub(super) fn moved(&self, from: (u64, &str), to: (u64, &str)) {
+        for node in self.lock().values_mut().filter(|node| node.parent == from.0 && *node.name == *from.1) {
+            (node.parent, node.name) = (to.0, to.1.into());
+        }
+    }
+
     /// The parent of an inode.
     pub(super) fn parent(&self, number: u64) -> u64 {
         self.lock().get(&number).map_or(ROOT, |node| node.parent)
@@ -145,9 +152,12 @@ mod tests {
         assert_eq!(tree.key(file).as_deref(), Some("data/ä/b.txt"));
         assert_eq!(tree.key(folder).as_deref(), Some("data/ä/"));
         assert_eq!(tree.key(ROOT).as_deref(), Some("data/"));
+        tree.moved((folder, "b.txt"), (ROOT, "c.txt"));
+        assert_eq!(tree.key(file).as_deref(), Some("data/c.txt"));
+        assert_ne!(tree.learn(folder, "b.txt", facts(false)), file);
         tree.forget(file, 1);
         assert!(tree.facts(file).is_some());
         tree.forget(file, 1);
-        assert_eq!((tree.facts(file), tree.len()), (None, 1));
+        assert_eq!((tree.facts(file), tree.len()), (None, 2));
     }
 }

@@ -33,6 +33,19 @@ pub fn group() -> u32 {
     rustix::process::getegid().as_raw()
 }
 
+/// Takes a mounted file system out of the tree of folders at once; it ends when the last file in it is closed. Who may not asks
+/// `fusermount3`, which may.
+pub fn detach(folder: &std::path::Path) -> io::Result<()> {
+    use rustix::mount::{UnmountFlags, unmount};
+    match unmount(folder, UnmountFlags::DETACH) {
+        Err(rustix::io::Errno::PERM) => {
+            let done = std::process::Command::new("fusermount3").arg("-uz").arg("--").arg(folder).status()?;
+            if done.success() { Ok(()) } else { Err(io::Error::other(format!("fusermount3 ended with {done}"))) }
+        }
+        done => Ok(done?),
+    }
+}
+
 /// A text that names this process and no other, also after a restart of the machine.
 #[must_use]
 pub fn identity() -> String {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use hyper::Method;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 
 use super::serve::period;
 use crate::cli::config::size;
@@ -23,6 +24,8 @@ use crate::pull::{Appliance, Login, query_value};
 use crate::sys::{process, wire};
 use crate::telemetry::log;
 
+/// How long files that are open are waited for when the mount is to end.
+const PARTING: Duration = Duration::from_secs(10);
 /// Memory for reads ahead, in bytes.
 const READ_AHEAD: usize = 128 * 1024 * 1024;
 
@@ -128,10 +131,11 @@ pub async fn run(args: MountArgs, context: &Context) -> Result<Exit, CliError> {
         CliError::because(format!("mount on {}", args.folder.display()), &error)
             .hint("the folder must exist, and this user must be root or have fusermount3 (package fuse3)")
     })?;
-    context.output.value(&Mounted { bucket: bucket.to_string(), folder: args.folder }, |it| {
+    let folder = args.folder;
+    context.output.value(&Mounted { bucket: bucket.to_string(), folder: folder.clone() }, |it| {
         format!("{} is mounted on {}", it.bucket, it.folder.display())
     })?;
-    serve(mounted).await
+    serve(mounted, &folder, context).await
 }
 
 /// The key in a credentials file.
@@ -167,19 +171,36 @@ fn marker(context: &Context, bucket: &str) -> Marker {
 }
 
 /// Serves until the mount is gone.
-async fn serve(mut mounted: Mount) -> Result<Exit, CliError> {
+async fn serve(mut mounted: Mount, folder: &Path, context: &Context) -> Result<Exit, CliError> {
     let mut unmounter = mounted.unmounter();
     let listen = |kind| signal(kind).map_err(|error| CliError::because("listen for signals", &error));
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    let mut serving = tokio::task::spawn_blocking(move || mounted.serve());
+    let mut told = async || tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} };
+    let (tell, mut served) = oneshot::channel();
+    // A thread of its own: it stays with the kernel for as long as files are open, which this program need not.
+    std::thread::spawn(move || drop(tell.send(mounted.serve())));
     let ended = tokio::select! {
-        ended = &mut serving => ended,
-        _ = async { tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} } } => {
-            tokio::task::spawn_blocking(move || unmounter.unmount()).await??;
-            serving.await
+        ended = &mut served => Some(ended),
+        () = told() => {
+            let unmounted = tokio::task::spawn_blocking(move || unmounter.unmount()).await?;
+            if unmounted.is_err() {
+                process::detach(folder).map_err(|error| {
+                    CliError::because(format!("unmount {}", folder.display()), &error)
+                        .hint("close what has files open in it, and unmount it with umount")
+                })?;
+                let seconds = PARTING.as_secs();
+                context.output.say(&format!("files are still open; this ends when they are closed, or in {seconds} s"));
+            }
+            tokio::select! {
+                ended = &mut served => Some(ended),
+                () = tokio::time::sleep(PARTING) => None,
+                () = told() => None,
+            }
         }
     };
-    ended??.stop().await;
+    if let Some(Ok(served)) = ended {
+        served?.stop().await;
+    }
     Ok(DONE)
 }
 

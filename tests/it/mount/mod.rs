@@ -281,3 +281,29 @@ fn writes_are_what_a_plain_folder_would_hold() {
     assert_eq!(fs::metadata(mounted.path("long")).unwrap().len(), long.len() as u64);
     mounted.stop();
 }
+
+#[test]
+fn a_snapshot_is_mounted_as_it_was() {
+    if !can_mount() {
+        return;
+    }
+    let (server, files) = stocked(3_000_000);
+    server.run(&["snapshot", "create", "data", "v1"]);
+    fs::write(server.path("later"), b"later").unwrap();
+    server.run(&["put", server.path("later").to_str().unwrap(), "data/small.txt"]);
+    server.run(&["rm", "data/a/b/c/deep.txt"]);
+    let (then, now) = (Mounted::new(&server, "data@v1", "then", &[]), Mounted::new(&server, "data", "now", &[]));
+    assert_eq!(fs::read(now.path("small.txt")).unwrap(), b"later");
+    assert!(!now.path("a/b/c/deep.txt").exists());
+    let mut found = Vec::new();
+    walk(&then.folder, &then.folder, &mut found);
+    let mut files = files;
+    files.sort();
+    found.sort();
+    assert!(found == files, "the snapshot differs from what was put");
+    assert!(fs::write(then.path("new"), b"x").is_err());
+    let refused = server.program().args(["mount", "data@v1", "/mnt", "--read-write"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("never changes"), "{refused:?}");
+    then.stop();
+    now.stop();
+}
