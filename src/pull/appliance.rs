@@ -95,7 +95,9 @@ pub enum PullError {
         what: String,
     },
     /// The appliance's address is not one.
-    #[error("{0:?} is not the address of an appliance: write https://HOST:PORT")]
+    #[error(
+        "{0:?} is not the address of an appliance: write https://HOST:PORT, and pin its certificate with --pin SHA256"
+    )]
     Address(String),
 }
 
