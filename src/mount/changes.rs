@@ -17,6 +17,13 @@ pub(super) struct Written {
     pub(super) writer: Mutex<Writer>,
 }
 
+impl Written {
+    /// Whether something is still to be stored. The kernel tells that a file is closed a while after its last close, which has stored it.
+    fn is_busy(&self) -> bool {
+        self.writer.try_lock().map_or(true, |writer| writer.is_owing())
+    }
+}
+
 impl Inner {
     /// Refuses, where the mount is for reading.
     pub(super) fn may_write(&self) -> Result<(), Errno> {
@@ -37,7 +44,8 @@ impl Inner {
     /// The writer of an inode, where there is one.
     pub(super) fn writing(&self, inode: u64) -> Option<Arc<Written>> {
         let writers = self.writers.lock().unwrap_or_else(PoisonError::into_inner);
-        writers.values().find(|written| written.inode == inode).cloned()
+        let newest = writers.iter().filter(|(_, written)| written.inode == inode).max_by_key(|(handle, _)| **handle);
+        newest.map(|(_, written)| written.clone())
     }
 
     /// Opens a file for writing; one that is not to be emptied must be emptied before it is written.
@@ -48,7 +56,7 @@ impl Inner {
         let writer = Mutex::new(Writer::new(path(&key)?, before));
         let handle = self.fresh_handle();
         let mut writers = self.writers.lock().unwrap_or_else(PoisonError::into_inner);
-        if writers.values().any(|written| written.inode == inode) {
+        if writers.values().any(|written| written.inode == inode && written.is_busy()) {
             // Two halves of one file from two hands would make neither's.
             return Err(Errno::EBUSY);
         }
@@ -80,13 +88,10 @@ impl Inner {
         Ok(())
     }
 
-    /// Stores what was written through a handle. A close that may be of a duplicate stores nothing where nothing was written.
-    pub(super) async fn store(&self, handle: u64, even_empty: bool) -> Result<(), Errno> {
+    /// Stores what was written through a handle.
+    pub(super) async fn store(&self, handle: u64) -> Result<(), Errno> {
         let Some(written) = self.written(handle) else { return Ok(()) };
         let mut writer = written.writer.lock().await;
-        if writer.size == 0 && !even_empty {
-            return Ok(());
-        }
         writer.store(self.listing.s3()).await
     }
 
@@ -145,7 +150,7 @@ impl Inner {
             let key = key.to_owned();
             async move { self.listing.find(&key).await.map_err(|error| refused(&error)) }
         };
-        if self.writing(number_of(from.0, from.1)).is_some() {
+        if self.writing(number_of(from.0, from.1)).is_some_and(|written| written.is_busy()) {
             return Err(Errno::EBUSY);
         }
         if find(&source).await?.ok_or(Errno::ENOENT)?.is_folder {

@@ -363,7 +363,7 @@ impl Filesystem for Door {
             return reply.ok();
         }
         self.answer(|inner| async move {
-            let stored = inner.store(fh.0, true).await;
+            let stored = inner.store(fh.0).await;
             inner.writers.lock().unwrap_or_else(PoisonError::into_inner).remove(&fh.0);
             finish(reply, stored);
         });
@@ -405,11 +405,11 @@ impl Filesystem for Door {
     }
 
     fn flush(&self, _: &Request, _: INodeNo, fh: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        self.answer(|inner| async move { finish(reply, inner.store(fh.0, false).await) });
+        self.answer(|inner| async move { finish(reply, inner.store(fh.0).await) });
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, fh: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.answer(|inner| async move { finish(reply, inner.store(fh.0, true).await) });
+        self.answer(|inner| async move { finish(reply, inner.store(fh.0).await) });
     }
 
     fn setattr(

@@ -28,6 +28,8 @@ pub(super) struct Writer {
     /// How many bytes the stored object has.
     stored: Option<u64>,
     is_complete: bool,
+    /// A part was lost: what is left of the file must not take the place of the object that is there.
+    is_broken: bool,
 }
 
 impl Writer {
@@ -42,20 +44,38 @@ impl Writer {
             under_way: FuturesUnordered::new(),
             stored: None,
             is_complete: false,
+            is_broken: false,
         }
     }
 
     /// Takes bytes at the end of what was written, and nowhere else.
     pub(super) async fn write(&mut self, s3: &AmazonS3, offset: u64, bytes: &[u8]) -> Result<(), Errno> {
+        if self.is_broken {
+            return Err(Errno::EIO);
+        }
         if offset != self.size || self.before > 0 || self.is_complete {
             return Err(Errno::EOPNOTSUPP);
         }
         self.buffer.extend_from_slice(bytes);
         self.size += bytes.len() as u64;
-        if self.buffer.len() >= PART {
-            self.send(s3).await.map_err(|error| super::door::refused(&error))?;
+        if self.buffer.len() >= PART
+            && let Err(error) = self.send(s3).await
+        {
+            self.give_up().await;
+            return Err(super::door::refused(&error));
         }
         Ok(())
+    }
+
+    /// Lets the upload go after one of its parts was lost, for good.
+    async fn give_up(&mut self) {
+        self.is_broken = true;
+        self.buffer.clear();
+        self.under_way.clear();
+        if let Some(mut upload) = self.upload.take() {
+            // The first error is the one to tell; an upload that stays open holds no object.
+            drop(upload.abort().await);
+        }
     }
 
     /// Sends what is there as a part.
@@ -91,20 +111,23 @@ impl Writer {
 
     /// Stores what was written, durably.
     pub(super) async fn store(&mut self, s3: &AmazonS3) -> Result<(), Errno> {
+        if self.is_broken {
+            return Err(Errno::EIO);
+        }
         if !self.is_owing() {
             return Ok(());
         }
+        let in_parts = self.upload.is_some();
         match self.finish(s3).await {
             Ok(()) => {
                 self.stored = Some(self.size);
                 Ok(())
             }
             Err(error) => {
-                if let Some(mut upload) = self.upload.take() {
-                    // The first error is the one to tell; an upload that stays open holds no object.
-                    drop(upload.abort().await);
+                // What is whole in the buffer is tried again at the next close.
+                if in_parts {
+                    self.give_up().await;
                 }
-                self.is_complete = true;
                 Err(super::door::refused(&error))
             }
         }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::bmc::{BmcError, Console};
-use crate::model::NodeName;
+use crate::rack::spec::NodeSpec;
 use crate::sys::worker::Workers;
 
 /// Bytes of a console that are kept.
@@ -35,18 +35,18 @@ impl Tail {
     }
 }
 
-/// The recordings, by node.
+/// The recordings, by what tells a machine from every other: nodes of two racks may have one name.
 #[derive(Default)]
-pub(super) struct Recorder(Mutex<BTreeMap<NodeName, (Tail, Workers)>>);
+pub(super) struct Recorder(Mutex<BTreeMap<String, (Tail, Workers)>>);
 
 impl Recorder {
     /// Begins to record, where it is not recorded yet; `open` opens the console, as often as it takes.
-    pub(super) fn begin<F>(&self, node: &NodeName, open: impl Fn() -> F + Send + Sync + 'static)
+    pub(super) fn begin<F>(&self, node: &NodeSpec, open: impl Fn() -> F + Send + Sync + 'static)
     where
         F: Future<Output = Result<Console, BmcError>> + Send,
     {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.contains_key(node) {
+        if all.contains_key(&node.identity()) {
             return;
         }
         let (tail, workers) = (Tail::default(), Workers::new());
@@ -57,17 +57,17 @@ impl Recorder {
                 () = record(open, &kept) => {}
             }
         });
-        all.insert(node.clone(), (tail, workers));
+        all.insert(node.identity(), (tail, workers));
     }
 
     /// The last that a node's console showed; none where it is not recorded.
-    pub(super) fn text(&self, node: &NodeName) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(node).map(|(tail, _)| tail.text())
+    pub(super) fn text(&self, node: &NodeSpec) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&node.identity()).map(|(tail, _)| tail.text())
     }
 
     /// Ends the recording of a node, and forgets it.
-    pub(super) async fn end(&self, node: &NodeName) {
-        let found = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(node);
+    pub(super) async fn end(&self, node: &NodeSpec) {
+        let found = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&node.identity());
         if let Some((_, workers)) = found {
             workers.stop().await;
         }

@@ -104,7 +104,7 @@ impl Machines for RedfishMachines {
             }
             Err(why) => [("not-read".to_owned(), json!([why]))].into(),
         };
-        if let Some(console) = self.recorder.text(&node.name) {
+        if let Some(console) = self.recorder.text(node) {
             found.insert("console".to_owned(), json!(console));
         }
         let authority = target.ok().and_then(|target| target.address.authority());
@@ -118,14 +118,14 @@ impl Machines for RedfishMachines {
         // A node whose credentials are not there is not worked on either.
         let Ok(target) = target(node) else { return };
         let (met, name, pins) = (self.met.clone(), node.name.clone(), self.pins.clone());
-        self.recorder.begin(&node.name, move || {
+        self.recorder.begin(node, move || {
             let (met, name, target, pins) = (met.clone(), name.clone(), target.clone(), pins.clone());
             async move { open_console(&met, &name, &target, pins, recorder::UNSEEN).await }
         });
     }
 
     async fn end_recording(&self, node: &NodeSpec) {
-        self.recorder.end(&node.name).await;
+        self.recorder.end(node).await;
     }
 
     async fn end_left_sessions(&self, node: &NodeSpec) -> Result<(), MachineError> {

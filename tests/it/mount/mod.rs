@@ -307,3 +307,28 @@ fn a_snapshot_is_mounted_as_it_was() {
     then.stop();
     now.stop();
 }
+
+#[test]
+fn a_write_that_fails_leaves_the_object_that_was_there() {
+    if !can_mount() {
+        return;
+    }
+    let (mut server, files) = stocked(3_000_000);
+    let mounted = Mounted::new(&server, "data", "mount", &["--read-write", "--patience", "1s"]);
+    let path = mounted.path("large.bin");
+    let mut file = fs::File::create(&path).unwrap();
+    std::io::Write::write_all(&mut file, &noise(1, 20_000_000)).unwrap();
+    server.kill();
+    let failed = std::io::Write::write_all(&mut file, &noise(2, 60_000_000)).and_then(|()| file.sync_all());
+    assert!(failed.is_err());
+    drop(file);
+    server.restart();
+    let got = server.path("got");
+    server.run(&["get", "data/large.bin", got.to_str().unwrap()]);
+    assert!(fs::read(got).unwrap() == files[0].1, "half of a file took the place of the object");
+    // A new file is well.
+    fs::write(mounted.path("large.bin"), b"short").unwrap();
+    fs::rename(mounted.path("large.bin"), mounted.path("renamed")).unwrap();
+    assert_eq!(fs::read(mounted.path("renamed")).unwrap(), b"short");
+    mounted.stop();
+}
