@@ -98,13 +98,18 @@ impl Recipe {
 
     /// Reads a recipe; checks that its content lies in the object.
     pub fn decode(bytes: &[u8]) -> Result<Self, Damaged> {
+        Self::decode_at_most(bytes, CHUNKS_MAX)
+    }
+
+    /// The same, of at most that many chunks: few bytes may stand for many of them.
+    pub fn decode_at_most(bytes: &[u8], chunks_max: usize) -> Result<Self, Damaged> {
         let mut reader = Reader::sealed("recipe", bytes)?;
         if reader.array::<16>()? != *MAGIC {
             return Err(reader.damaged("its magic is absent"));
         }
         let (size, modified, etag, start) = (reader.u64()?, reader.u64()?, reader.text()?, reader.u64()?);
         let content = if reader.flag()? {
-            let list = ChunkList::decode_at_most(reader.bytes()?, CHUNKS_MAX)?;
+            let list = ChunkList::decode_at_most(reader.bytes()?, chunks_max)?;
             let until = reader.u64()?;
             let count = reader.varint()? as usize;
             if count > reader.left() / RUN_MIN {

@@ -49,7 +49,14 @@ impl ObjectSource {
         let what = "fetching a recipe";
         let bytes = self.patience.keep_trying(what, || self.appliance.get(&path, None, RECIPE_MAX)).await?;
         self.fetched.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        Recipe::decode(&bytes).map_err(|error| PullError::BadAnswer { path, what: error.to_string() })
+        let bad = |what: String| PullError::BadAnswer { path: path.clone(), what };
+        let recipe = Recipe::decode(&bytes).map_err(|error| bad(error.to_string()))?;
+        let end = recipe.start + recipe.len();
+        // Whoever reads by it goes by its places.
+        if recipe.start > stretch.start.min(recipe.size) || end < stretch.end.min(recipe.size) {
+            return Err(bad(format!("it covers bytes {} to {end} of {} only", recipe.start, recipe.size)));
+        }
+        Ok(recipe)
     }
 
     /// The chunks of a request, each verified, with its place in the list. What comes damaged is asked for once more.

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::support::rows::{Meddle, Meddled};
 use async_trait::async_trait;
 use bedplate::meta::{Embedded, Meta, MetaError, Transaction};
 use bedplate::store::{GcOptions, PackHome, Store, StoreError};
 use bedplate::sys::worker::Workers;
-use bytes::Bytes;
 
 use super::care::{bucket, errors, flip, get, key, open, packs, put, rows, scrub_all};
 use super::support::noise;
@@ -106,34 +106,14 @@ async fn a_damaged_pack_stays_where_it_is() {
 }
 
 /// Metadata that does what it is told and says that it failed, where an object's row is written.
-struct Doubtful(Arc<dyn Meta>);
+struct Doubtful;
 
 #[async_trait]
-impl Meta for Doubtful {
-    async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, MetaError> {
-        self.0.get(key).await
-    }
-
-    async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Bytes>>, MetaError> {
-        self.0.get_many(keys).await
-    }
-
-    async fn scan(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, MetaError> {
-        self.0.scan(start, end, limit).await
-    }
-
-    async fn commit(&self, tx: Transaction) -> Result<(), MetaError> {
+impl Meddle for Doubtful {
+    async fn commit(&self, rows: &dyn Meta, tx: Transaction) -> Result<(), MetaError> {
         let is_object = tx.changes().iter().any(|(key, _)| key.starts_with(b"o/"));
-        self.0.commit(tx).await?;
+        rows.commit(tx).await?;
         if is_object { Err(MetaError::Engine { action: "commit", source: "it says so".into() }) } else { Ok(()) }
-    }
-
-    async fn disk_bytes(&self) -> Result<u64, MetaError> {
-        self.0.disk_bytes().await
-    }
-
-    async fn close(&self) {
-        self.0.close().await;
     }
 }
 
@@ -152,7 +132,7 @@ async fn a_repair_in_doubt_loses_nothing() {
     drop(store);
     let meta: Arc<dyn Meta> = Embedded::open(&dir.path().join("meta")).unwrap();
     let before = rows(&meta, "m/", "m0").await.len();
-    let doubtful = Arc::new(Doubtful(meta.clone()));
+    let doubtful = Arc::new(Meddled(meta.clone(), Doubtful));
     let home = PackHome::local(dir.path().join("packs"));
     let store = Store::open(doubtful, home, &Workers::new()).await.unwrap();
     assert!(matches!(store.repair().await, Err(StoreError::Meta(_))));

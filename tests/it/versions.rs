@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bedplate::meta::{Embedded, Meta, MetaError, Transaction};
+use crate::support::rows::{Meddle, Meddled};
+use bedplate::meta::{Embedded, Meta};
 use bedplate::model::{BucketName, ObjectKey, VersionId, Versioning};
 use bedplate::store::{
     ByteStream, DeleteRequest, FsckOptions, GcOptions, ListRequest, PackHome, Precondition, PutRequest, Store,
@@ -263,42 +264,21 @@ async fn writers_that_race_for_a_key_lose_nothing() {
 }
 
 /// Rows of which a manifest's are slow to come, so that what a reader of one has seen before is often no longer so.
-struct SlowManifests(Arc<dyn Meta>, AtomicU64);
+struct SlowManifests(AtomicU64);
 
 #[async_trait::async_trait]
-impl Meta for SlowManifests {
-    async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, MetaError> {
-        self.0.get(key).await
-    }
-
-    async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Bytes>>, MetaError> {
-        self.0.get_many(keys).await
-    }
-
-    async fn scan(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, MetaError> {
+impl Meddle for SlowManifests {
+    async fn before_scan(&self, start: &[u8]) {
         if start.starts_with(b"m/") {
-            let turn = self.1.fetch_add(1, Ordering::Relaxed);
+            let turn = self.0.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(Duration::from_millis(turn % 4 * 15)).await;
         }
-        self.0.scan(start, end, limit).await
-    }
-
-    async fn commit(&self, tx: Transaction) -> Result<(), MetaError> {
-        self.0.commit(tx).await
-    }
-
-    async fn disk_bytes(&self) -> Result<u64, MetaError> {
-        self.0.disk_bytes().await
-    }
-
-    async fn close(&self) {
-        self.0.close().await;
     }
 }
 
 async fn open_slow(dir: &Path) -> (Store, Workers) {
     let meta = Embedded::open(&dir.join("meta")).unwrap();
-    open_over(Arc::new(SlowManifests(meta, AtomicU64::new(0))), dir).await
+    open_over(Arc::new(Meddled(meta, SlowManifests(AtomicU64::new(0)))), dir).await
 }
 
 /// An object of so many terms that its manifest has rows of its own: a piece, then something else, and again.

@@ -24,7 +24,6 @@ pub(crate) struct Target {
 pub(crate) const TARGETS: &[Target] = &[
     Target { name: "boot_region", check: region::boot_region },
     Target { name: "bucket_row", check: row::bucket },
-    Target { name: "snapshot_row", check: row::snapshot },
     Target { name: "chunk_list", check: region::chunk_list },
     Target { name: "codec_decode", check: codec::decode },
     Target { name: "codec_encode", check: codec::encode },
@@ -41,6 +40,8 @@ pub(crate) const TARGETS: &[Target] = &[
     Target { name: "pack_group", check: pack::group },
     Target { name: "pack_row", check: row::pack },
     Target { name: "part_row", check: row::part },
+    Target { name: "recipe", check: region::recipe },
+    Target { name: "snapshot_row", check: row::snapshot },
     Target { name: "upload_row", check: row::upload },
 ];
 

@@ -1,9 +1,10 @@
 //! What the appliance and its agent hand each other: an image's chunk list, the region of a boot image, the marker on a
-//! disk.
+//! disk; and the recipe by which a mount reads an object.
 
 use bedplate::format::boot_region::{self, BootRegion};
 use bedplate::format::chunk_list::ChunkList;
 use bedplate::format::disk_marker::{self, DiskMarker};
+use bedplate::format::recipe::Recipe;
 
 use super::Probe;
 
@@ -11,6 +12,11 @@ pub(super) fn chunk_list(probe: &Probe, data: &[u8]) {
     // A chunk may follow itself millions of times, so the memory of a list has a bound of its own: here a small one.
     let most = data.len() / 8 + 64;
     probe.sealed(data, 64, |bytes| ChunkList::decode_at_most(bytes, most), ChunkList::encode);
+}
+
+pub(super) fn recipe(probe: &Probe, data: &[u8]) {
+    let most = data.len() / 8 + 64;
+    probe.sealed(data, 64, |bytes| Recipe::decode_at_most(bytes, most), Recipe::encode);
 }
 
 pub(super) fn boot_region(probe: &Probe, data: &[u8]) {

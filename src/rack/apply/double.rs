@@ -429,7 +429,12 @@ impl Machines for Room {
     }
 
     fn record_console(&self, node: &NodeSpec) {
-        self.with(node.name.as_str(), |metal| metal.verbs.push("record".to_owned()));
+        self.with(node.name.as_str(), |metal| {
+            // As the real one: what is recorded already goes on.
+            if metal.verbs.iter().all(|verb| verb != "record") {
+                metal.verbs.push("record".to_owned());
+            }
+        });
     }
 }
 

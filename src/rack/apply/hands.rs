@@ -73,6 +73,10 @@ impl Hands for RackHands {
     async fn perform(&mut self, task: &TaskRow) -> Result<Outcome, StepError> {
         let since = self.waiting.since(task);
         let steady = std::mem::take(&mut self.steady);
+        // Before the machine's first line, and again where an appliance that died has left off.
+        if self.node.record_console && task.step >= Step::PowerOn {
+            self.machines.record_console(&self.node);
+        }
         let tried = match task.step {
             Step::PowerOff => self.power_off().await,
             Step::SetBios => self.set_bios().await,
@@ -160,9 +164,6 @@ impl RackHands {
         // to switch the machine on.
         if !steady && (machine.power().await? == Power::On || ran(&live)) {
             return Ok(Outcome::Done);
-        }
-        if self.node.record_console {
-            self.machines.record_console(&self.node);
         }
         self.machine().await?.power_on().await?;
         Ok(Outcome::Done)

@@ -2,38 +2,19 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use crate::support::rows::{Meddle, Meddled};
 use bedplate::meta::Transaction;
 use bedplate::store::FsckOptions;
 
 use super::*;
 
 /// Rows that take so many commits and then no more, as of a program that has ended.
-struct Ends(Arc<dyn Meta>, AtomicI64);
+struct Ends(AtomicI64);
 
 #[async_trait::async_trait]
-impl Meta for Ends {
-    async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, MetaError> {
-        self.0.get(key).await
-    }
-
-    async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Bytes>>, MetaError> {
-        self.0.get_many(keys).await
-    }
-
-    async fn scan(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, MetaError> {
-        self.0.scan(start, end, limit).await
-    }
-
-    async fn commit(&self, tx: Transaction) -> Result<(), MetaError> {
-        if self.1.fetch_sub(1, Ordering::SeqCst) <= 0 { Err(MetaError::Closed) } else { self.0.commit(tx).await }
-    }
-
-    async fn disk_bytes(&self) -> Result<u64, MetaError> {
-        self.0.disk_bytes().await
-    }
-
-    async fn close(&self) {
-        self.0.close().await;
+impl Meddle for Ends {
+    async fn commit(&self, rows: &dyn Meta, tx: Transaction) -> Result<(), MetaError> {
+        if self.0.fetch_sub(1, Ordering::SeqCst) <= 0 { Err(MetaError::Closed) } else { rows.commit(tx).await }
     }
 }
 
@@ -79,7 +60,7 @@ async fn removals_end_at_the_next_start() {
         set_up(&store).await;
         end(store, workers).await;
         drop(meta);
-        let meta = Arc::new(Ends(rows_of(dir.path()).await, AtomicI64::new(commits)));
+        let meta = Arc::new(Meddled(rows_of(dir.path()).await, Ends(AtomicI64::new(commits))));
         let (store, meta, workers) = open_over(meta, dir.path()).await;
         finished = tear_down(&store).await.is_ok();
         end(store, workers).await;
