@@ -49,6 +49,10 @@ pub const RCLONE: &[Need] = &[("rclone", "/usr/bin/rclone")];
 /// The S3 file system for FUSE.
 pub const S3FS: &[Need] = &[("s3fs", "/usr/bin/s3fs"), ("fuse", "/usr/bin/fusermount")];
 
+/// What the benches of mounts take: the rivals' FUSE, and a file system that passes through.
+pub const MOUNTS: &[Need] =
+    &[("s3fs", "/usr/bin/s3fs"), ("fuse3", "/usr/bin/fusermount3"), ("bindfs", "/usr/bin/bindfs")];
+
 /// What fuzzing takes: libFuzzer comes as C++ in a crate.
 pub const FUZZ: &[Need] = &[("g++", "/usr/bin/g++")];
 

@@ -1,8 +1,59 @@
-//! Markdown: tables that line up, and a document of parts each of which is replaced alone.
+//! Markdown: tables that line up, and a document of parts each of which is measured and replaced alone.
 
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+
+use super::machine;
+use crate::shell;
+
+/// What a subject measures apart from the rest of it.
+pub trait Part: Copy + 'static {
+    /// All of them, in the order of the document.
+    const ALL: &[Self];
+
+    /// Its name on the command line.
+    fn name(self) -> &'static str;
+
+    /// Its heading in the document.
+    fn heading(self) -> &'static str;
+}
+
+/// A document of a subject.
+pub struct Document {
+    /// Where it lies in the working tree.
+    pub file: &'static str,
+    /// What it begins with.
+    pub title: &'static str,
+    /// Whether what is measured is written to it.
+    pub write: bool,
+}
+
+impl Document {
+    /// Measures these parts one after the other, prints each with the command, the machine and the day, and writes it down.
+    pub fn make<P: Part>(&self, parts: &[P], work: &Path, measure: impl Fn(P) -> Result<String>) -> Result<()> {
+        let busy = machine::busy();
+        if let Some(warning) = &busy {
+            println!("WARNING: {warning}");
+        }
+        let names: Vec<&str> = P::ALL.iter().map(|part| part.name()).collect();
+        for part in parts {
+            let measured = measure(*part)?;
+            let mut text = format!("## {}\n\n`{}`  \n{}\n", part.heading(), command_line(), machine::describe(work)?);
+            if let Some(warning) = &busy {
+                text.push_str(&format!("\n**{warning}**\n"));
+            }
+            text.push_str(&format!("\n{}", measured.trim_end()));
+            println!("\n{text}\n");
+            if self.write {
+                let document = shell::root().join(self.file);
+                write(&document, self.title, &names, part.name(), &text)?;
+                println!("written to {}", document.display());
+            }
+        }
+        Ok(())
+    }
+}
 
 /// A table; every column but the first holds figures.
 pub struct Table {
@@ -47,7 +98,7 @@ impl Table {
 
 /// Replaces the part `name` of the document, or adds it where it belongs in the order `names`; a document that is not
 /// there yet begins with `title`.
-pub fn write(document: &Path, title: &str, names: &[&str], name: &str, body: &str) -> Result<()> {
+fn write(document: &Path, title: &str, names: &[&str], name: &str, body: &str) -> Result<()> {
     let before = std::fs::read_to_string(document).unwrap_or_default();
     let mut text = format!("{}\n\n", title.trim_end());
     for each in names {
@@ -74,7 +125,7 @@ fn end(name: &str) -> String {
 }
 
 /// What to type to measure this again; paths of this machine are left out, and so is `--write`.
-pub fn command_line() -> String {
+fn command_line() -> String {
     let mut words = vec!["cargo".to_owned(), "xtask".to_owned()];
     let mut arguments = std::env::args().skip(1);
     while let Some(word) = arguments.next() {

@@ -113,6 +113,16 @@ impl Client {
     }
 }
 
+/// rclone, installed where it is missing.
+pub fn rclone() -> Result<PathBuf> {
+    Ok(RCLONE.install()?.join("bin/rclone"))
+}
+
+/// aws-cli, installed where it is missing.
+pub fn aws() -> Result<PathBuf> {
+    Ok(AWS.install()?.join("bin/aws"))
+}
+
 impl Environment {
     fn install(&self) -> Result<PathBuf> {
         install::python(self.folder, self.packages)

@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::served::{self, Served};
 use crate::shell;
 use catalogue::{CLIENTS, Client, Cost};
+pub use catalogue::{aws, rclone};
 use session::{Account, Outcome};
 
 /// Which clients to run.

@@ -3,10 +3,10 @@
 
 mod large;
 mod list;
-mod load;
+pub mod load;
 mod rival;
 mod scaling;
-mod server;
+pub mod server;
 mod small;
 mod steps;
 
@@ -15,10 +15,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 
-use super::data;
 use super::process::median;
-use super::{machine, report};
-use crate::shell;
+use super::report::{Document, Part as _};
+use super::{data, report};
 use server::Programs;
 
 const TITLE: &str = "\
@@ -74,8 +73,8 @@ enum Part {
     List,
 }
 
-impl Part {
-    const ALL: [Self; 4] = [Self::Large, Self::Small, Self::Scaling, Self::List];
+impl report::Part for Part {
+    const ALL: &[Self] = &[Self::Large, Self::Small, Self::Scaling, Self::List];
 
     fn name(self) -> &'static str {
         match self {
@@ -109,34 +108,17 @@ struct Bench<'a> {
 pub fn run(arguments: &Arguments) -> Result<()> {
     let work = arguments.work.clone().unwrap_or_else(|| data::base().join("work"));
     std::fs::create_dir_all(&work).with_context(|| format!("cannot make {}", work.display()))?;
-    let parts = if arguments.only.is_empty() { Part::ALL.to_vec() } else { arguments.only.clone() };
+    let parts = if arguments.only.is_empty() { Part::ALL } else { &arguments.only[..] };
     let programs = Programs::ready(arguments.bedplate.as_deref(), parts.iter().any(|part| *part != Part::List))?;
     let (scale, repeat, seconds) = (arguments.scale, arguments.repeat, arguments.seconds);
     let bench = Bench { programs, scale, repeat, seconds, work: &work };
-    let busy = machine::busy();
-    if let Some(warning) = &busy {
-        println!("WARNING: {warning}");
-    }
-    for part in parts {
-        let measured = match part {
-            Part::Large => large::measure(&bench)?,
-            Part::Small => small::measure(&bench)?,
-            Part::Scaling => scaling::measure(&bench)?,
-            Part::List => list::measure(&bench)?,
-        };
-        let line = report::command_line();
-        let mut text = format!("## {}\n\n`{line}`  \n{}\n", part.heading(), machine::describe(&work)?);
-        if let Some(warning) = &busy {
-            text.push_str(&format!("\n**{warning}**\n"));
-        }
-        text.push_str(&format!("\n{}", measured.trim_end()));
-        println!("\n{text}\n");
-        if arguments.write {
-            let document = shell::root().join("docs/bench-s3.md");
-            report::write(&document, TITLE, &Part::ALL.map(Part::name), part.name(), &text)?;
-            println!("written to {}", document.display());
-        }
-    }
+    let document = Document { file: "docs/bench-s3.md", title: TITLE, write: arguments.write };
+    document.make(parts, &work, |part| match part {
+        Part::Large => large::measure(&bench),
+        Part::Small => small::measure(&bench),
+        Part::Scaling => scaling::measure(&bench),
+        Part::List => list::measure(&bench),
+    })?;
     server::clear(&work)
 }
 
@@ -146,6 +128,6 @@ fn middle<T>(runs: &[T], pick: impl Fn(&T) -> f64) -> f64 {
 }
 
 /// `yes` where the figure keeps to its target.
-fn kept(holds: bool) -> String {
+pub fn kept(holds: bool) -> String {
     if holds { "yes" } else { "no" }.to_owned()
 }

@@ -17,8 +17,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 
 use super::data::{self, Set};
-use super::{machine, report};
-use crate::shell;
+use super::report::{self, Document};
 
 const TITLE: &str = "\
 # The store engine, measured
@@ -77,8 +76,8 @@ enum Part {
     Gc,
 }
 
-impl Part {
-    const ALL: [Self; 6] = [Self::Sets, Self::Stages, Self::Generations, Self::Index, Self::Memory, Self::Gc];
+impl report::Part for Part {
+    const ALL: &[Self] = &[Self::Sets, Self::Stages, Self::Generations, Self::Index, Self::Memory, Self::Gc];
 
     fn name(self) -> &'static str {
         match self {
@@ -101,7 +100,9 @@ impl Part {
             Self::Gc => "Garbage collection as the store grows",
         }
     }
+}
 
+impl Part {
     fn measure(self, arguments: &Arguments, work: &Path) -> Result<String> {
         match self {
             Self::Sets => sets::measure(arguments, work),
@@ -132,26 +133,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let work = arguments.work.clone().unwrap_or_else(|| data::base().join("work"));
     std::fs::create_dir_all(&work).with_context(|| format!("cannot make {}", work.display()))?;
     let parts = if arguments.only.is_empty() { vec![Part::Sets, Part::Stages] } else { arguments.only.clone() };
-    let busy = machine::busy();
-    if let Some(warning) = &busy {
-        println!("WARNING: {warning}");
-    }
-    for part in parts {
-        let measured = part.measure(arguments, &work)?;
-        let mut text =
-            format!("## {}\n\n`{}`  \n{}\n", part.heading(), report::command_line(), machine::describe(&work)?);
-        if let Some(warning) = &busy {
-            text.push_str(&format!("\n**{warning}**\n"));
-        }
-        text.push_str(&format!("\n{}", measured.trim_end()));
-        println!("\n{text}\n");
-        if arguments.write {
-            let document = shell::root().join("docs/bench-store.md");
-            report::write(&document, TITLE, &Part::ALL.map(Part::name), part.name(), &text)?;
-            println!("written to {}", document.display());
-        }
-    }
-    Ok(())
+    let document = Document { file: "docs/bench-store.md", title: TITLE, write: arguments.write };
+    document.make(&parts, &work, |part| part.measure(arguments, &work))
 }
 
 /// The sets that were asked for, as far as this machine has what they are made from.
