@@ -1,133 +1,160 @@
 //! What is in a folder: S3's lists, page by page, and single names.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use object_store::aws::AmazonS3;
-use object_store::list::{PaginatedListOptions, PaginatedListStore as _};
-use object_store::path::Path;
-use object_store::{Error, ObjectMeta, ObjectStoreExt as _};
-
+use super::bucket::{Bucket, BucketError};
+use super::listed::{Found, Listed};
+use super::statistics::STATISTICS_FILE;
 use super::tree::Facts;
 
 /// Names in one page.
 const PAGE: usize = 1_000;
-/// How long to wait before asking an appliance again that is away.
-const PAUSE: Duration = Duration::from_millis(500);
+/// Longest name of a file, in bytes.
+pub(super) const NAME_MAX: usize = 255;
 
 /// A name in a folder.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) name: Box<str>,
     pub(super) facts: Facts,
 }
 
-/// Asks S3. Cheap to clone.
-#[derive(Clone)]
+/// A folder's list as it is gone through.
+#[derive(Default)]
+pub(super) struct Page {
+    /// How many names came before this page.
+    pub(super) before: u64,
+    pub(super) entries: Vec<Entry>,
+    token: Option<String>,
+    is_begun: bool,
+    /// Files whose names the newest name begins with: a folder of the same name may still come.
+    trail: Vec<Box<str>>,
+}
+
+/// What single keys and folders are.
 pub(super) struct Listing {
-    s3: Arc<AmazonS3>,
-    root: Arc<str>,
-    patience: Duration,
+    bucket: Bucket,
+    root: Box<str>,
 }
 
 impl Listing {
-    pub(super) fn new(s3: Arc<AmazonS3>, root: &str, patience: Duration) -> Self {
-        Self { s3, root: root.into(), patience }
+    pub(super) fn new(bucket: Bucket, root: &str) -> Self {
+        Self { bucket, root: root.into() }
     }
 
-    /// The client that it asks.
-    pub(super) fn s3(&self) -> &Arc<AmazonS3> {
-        &self.s3
+    /// The bucket that it asks.
+    pub(super) fn bucket(&self) -> &Bucket {
+        &self.bucket
     }
 
-    /// A page of a folder's names, in order, and the token of the next page.
-    pub(super) async fn page(
-        &self,
-        folder: &str,
-        token: Option<String>,
-        most: Option<usize>,
-    ) -> Result<(Vec<Entry>, Option<String>), Error> {
-        let prefix = Some(folder).filter(|folder| !folder.is_empty());
-        let page = self
-            .patiently(|| {
-                let options = PaginatedListOptions {
-                    delimiter: Some("/".into()),
-                    max_keys: Some(most.unwrap_or(PAGE)),
-                    page_token: token.clone(),
-                    ..PaginatedListOptions::default()
-                };
-                self.s3.list_paginated(prefix, options)
-            })
-            .await?;
-        let mut entries = Vec::new();
-        for found in page.result.common_prefixes {
-            if let Some(name) = name_in(folder, found.as_ref()) {
-                entries.push(Entry { name, facts: Facts { is_folder: true, size: 0, modified: 0 } });
-            }
+    /// Brings a folder's list to the page that holds the name with the number `at`, or to the last one.
+    pub(super) async fn turn(&self, page: &mut Page, folder: &str, at: u64) -> Result<(), BucketError> {
+        if !page.is_begun || at < page.before {
+            *page = Page::default();
         }
-        for object in page.result.objects {
-            if let Some(name) = name_in(folder, object.location.as_ref()) {
-                entries.push(Entry { name, facts: facts_of(&object) });
+        while !page.is_begun || at >= page.before + page.entries.len() as u64 && page.token.is_some() {
+            let listed = self.bucket.list(folder, false, page.token.as_deref(), PAGE).await?;
+            page.before += page.entries.len() as u64;
+            page.token.clone_from(&listed.token);
+            page.entries = entries(folder, listed, &mut page.trail);
+            if *folder == *self.root {
+                page.entries.retain(|entry| &*entry.name != STATISTICS_FILE);
             }
+            page.is_begun = true;
         }
-        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        // A file and a folder of one name: the file hides the folder.
-        entries.dedup_by(|next, kept| {
-            let same = next.name == kept.name;
-            if same && kept.facts.is_folder {
-                kept.facts = next.facts;
-            }
-            same
-        });
-        Ok((entries, page.page_token))
+        Ok(())
+    }
+
+    /// Whether a folder has anything but its own marker; names that no file can have count.
+    pub(super) async fn is_empty(&self, folder: &str) -> Result<bool, BucketError> {
+        let listed = self.bucket.list(folder, true, None, 2).await?;
+        Ok(listed.found.iter().all(|found| found.key() == folder) && listed.token.is_none())
+    }
+
+    async fn is_there(&self, folder: &str) -> Result<bool, BucketError> {
+        Ok(!self.bucket.list(folder, true, None, 1).await?.found.is_empty())
     }
 
     /// What a key is: an object, or a folder because keys begin with it.
-    pub(super) async fn find(&self, key: &str) -> Result<Option<Facts>, Error> {
-        let Ok(path) = Path::parse(key) else { return Ok(None) };
-        match self.patiently(|| self.s3.head(&path)).await {
-            Ok(object) => return Ok(Some(facts_of(&object))),
-            Err(Error::NotFound { .. }) => {}
-            Err(error) => return Err(error),
-        }
-        let options = || PaginatedListOptions { max_keys: Some(1), ..PaginatedListOptions::default() };
-        let below = format!("{key}/");
-        let page = self.patiently(|| self.s3.list_paginated(Some(&below), options())).await?;
-        let is_folder = !page.result.objects.is_empty();
-        Ok(is_folder.then_some(Facts { is_folder, size: 0, modified: 0 }))
-    }
-
-    /// Whether the mount's root can be read.
-    pub(super) async fn probe(&self) -> Result<(), Error> {
-        self.page(&self.root, None, Some(1)).await.map(drop)
-    }
-
-    /// Asks again while the appliance is away, as long as patience lasts.
-    async fn patiently<T, F>(&self, ask: impl Fn() -> F) -> Result<T, Error>
-    where
-        F: Future<Output = Result<T, Error>>,
-    {
-        let began = Instant::now();
-        loop {
-            match ask().await {
-                Err(error @ Error::Generic { .. }) if began.elapsed() < self.patience => {
-                    tracing::debug!(%error, "asking the appliance again");
-                    tokio::time::sleep(PAUSE).await;
-                }
-                done => return done,
+    pub(super) async fn find(&self, key: &str) -> Result<Option<Facts>, BucketError> {
+        let folder = format!("{key}/");
+        let first = self.bucket.list(key, true, None, 1).await?.found.into_iter().next();
+        let is_folder = match first {
+            None => false,
+            Some(Found::Object { key: found, size, modified, .. }) if found == key => {
+                return Ok(Some(Facts { is_folder: false, size, modified }));
             }
-        }
+            // What sorts between a name and what is below it, as `a.txt` does, hides whether there is any of it.
+            Some(found) => found.key().starts_with(&folder) || self.is_there(&folder).await?,
+        };
+        Ok(is_folder.then_some(Facts::FOLDER))
     }
+
+    /// An object, and its entity tag.
+    pub(super) async fn object(&self, key: &str) -> Result<Option<(Facts, String)>, BucketError> {
+        let listed = self.bucket.list(key, true, None, 1).await?;
+        Ok(listed.found.into_iter().find_map(|found| match found {
+            Found::Object { key: found, size, modified, etag } if found == key => {
+                Some((Facts { is_folder: false, size, modified }, etag))
+            }
+            _ => None,
+        }))
+    }
+}
+
+/// The names that a page of keys shows in a folder, in the keys' order. Where a file and a folder have one name, the file hides
+/// the folder.
+fn entries(folder: &str, listed: Listed, trail: &mut Vec<Box<str>>) -> Vec<Entry> {
+    let mut entries = Vec::with_capacity(listed.found.len());
+    for found in listed.found {
+        let Some(name) = name_in(folder, found.key()) else { continue };
+        while trail.last().is_some_and(|above| !name.starts_with(&**above)) {
+            trail.pop();
+        }
+        let facts = match found {
+            Found::Prefix(_) if trail.last() == Some(&name) => continue,
+            Found::Prefix(_) => Facts::FOLDER,
+            Found::Object { size, modified, .. } => {
+                trail.push(name.clone());
+                Facts { is_folder: false, size, modified }
+            }
+        };
+        entries.push(Entry { name, facts });
+    }
+    entries
 }
 
 /// The name of a key in a folder; nothing for the folder's own marker, and for names that no file can have.
 fn name_in(folder: &str, key: &str) -> Option<Box<str>> {
-    let name = key.strip_prefix(folder)?.trim_end_matches('/');
-    let good = !name.is_empty() && !name.contains(['/', '\0']) && name.len() <= 255 && !matches!(name, "." | "..");
-    good.then(|| name.into())
+    let below = key.strip_prefix(folder)?;
+    let name = below.strip_suffix('/').unwrap_or(below);
+    let is_name = !name.is_empty() && !name.contains(['/', '\0']) && name.len() <= NAME_MAX;
+    (is_name && !matches!(name, "." | "..")).then(|| name.into())
 }
 
-fn facts_of(object: &ObjectMeta) -> Facts {
-    let modified = u64::try_from(object.last_modified.timestamp_millis()).unwrap_or(0);
-    Facts { is_folder: false, size: object.size, modified }
+#[cfg(test)]
+mod tests {
+    //! Names that no file can have hide themselves and nothing else; a file hides the folder of its name, on a later page too.
+    use super::*;
+
+    fn listed(keys: &[&str]) -> Listed {
+        let found = keys.iter().map(|key| match key.strip_suffix('>') {
+            Some(prefix) => Found::Prefix(prefix.to_owned()),
+            None => Found::Object { key: (*key).to_owned(), size: 1, modified: 2, etag: String::new() },
+        });
+        Listed { found: found.collect(), token: None }
+    }
+
+    #[test]
+    fn names_of_a_page() {
+        let long = format!("d/{}", "x".repeat(256));
+        let keys = ["d/", "d//>", "d/..", "d/./>", "d/a", "d/a!", "d/a!b", "d/a.b/>", "d/b\0", "d/c\n", &long];
+        let mut trail = Vec::new();
+        let shown = |entries: Vec<Entry>| {
+            let one = |entry: Entry| format!("{}{}", entry.name, if entry.facts.is_folder { "/" } else { "" });
+            entries.into_iter().map(one).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(entries("d/", listed(&keys), &mut trail)), ["a", "a!", "a!b", "a.b/", "c\n"]);
+        let mut trail = Vec::new();
+        assert_eq!(shown(entries("", listed(&["a", "a!", "a!b"]), &mut trail)), ["a", "a!", "a!b"]);
+        assert_eq!(shown(entries("", listed(&["a!b/>", "a!c/>", "a/>", "b/>"]), &mut trail)), ["a!c/", "b/"]);
+    }
 }

@@ -1,11 +1,19 @@
-//! A bucket, or a snapshot of one, as a folder. `door` answers the kernel; `tree` knows inodes, `listing` asks S3 what is
-//! there, `reader` reads objects ahead by their recipes, `cache` keeps chunks on the node's disk.
+//! A bucket, or a snapshot of one, as a folder. `door` takes the kernel's questions, `inner` and `folders` answer those that
+//! change nothing, `changes` the others. `tree` knows inodes, `listing` what is there, which `bucket` asks S3 and `listed` reads;
+//! `reader` reads objects ahead by their recipes, `plain` those that are encrypted, `cache` keeps chunks on the node's disk.
 
+mod answers;
+mod bucket;
 mod cache;
 mod changes;
 mod door;
+mod folders;
+mod inner;
+mod listed;
 mod listing;
+mod plain;
 mod reader;
+mod statistics;
 mod tree;
 mod writer;
 
@@ -13,16 +21,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use object_store::aws::AmazonS3;
 
+pub use bucket::{Bucket, BucketError};
 pub use cache::Cache;
+pub use statistics::{Figures, STATISTICS_FILE};
 
 use crate::pull::{Appliance, ObjectSource, Patience};
 use crate::sys::worker::Workers;
-
-/// Puts (`true`) or removes the empty object of a key that ends with a slash; answers the HTTP status.
-pub type Marker = Arc<dyn Fn(String, bool) -> BoxFuture<'static, Result<u16, String>> + Send + Sync>;
 
 /// What is mounted, and how.
 pub struct MountSettings {
@@ -40,8 +46,10 @@ pub struct MountSettings {
     pub allow_other: bool,
     /// How long an appliance that is away is waited for before a read fails with EIO.
     pub patience: Duration,
-    /// Makes and removes folders; none where the mount is for reading only.
-    pub marker: Option<Marker>,
+    /// Whether everything that would change the bucket is refused.
+    pub is_read_only: bool,
+    /// Whether programs in it may be run.
+    pub may_execute: bool,
     /// Memory for reads ahead, of all open files together, in bytes.
     pub read_ahead: usize,
 }
@@ -53,18 +61,21 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Mounts on `folder`; answers once the kernel knows the mount. It is served by [`Mount::serve`].
+    /// Mounts on `folder`; answers once the kernel knows the mount. It is served by [`Mount::serve`]. `s3` is what long files are
+    /// uploaded by.
     pub fn new(
         folder: &Path,
         settings: MountSettings,
         appliance: Appliance,
+        bucket: Bucket,
         s3: Arc<AmazonS3>,
         cache: Option<Cache>,
     ) -> std::io::Result<Self> {
         let workers = Workers::new();
         let source = ObjectSource::new(appliance, &settings.bucket, Patience::For(settings.patience));
-        let pool = reader::Pool::new(source, cache, settings.read_ahead, workers.clone());
-        let listing = listing::Listing::new(s3, &settings.prefix, settings.patience);
+        let statistics = bucket.statistics().clone();
+        let pool = reader::Pool::new(source, cache, settings.read_ahead, workers.clone(), statistics);
+        let listing = listing::Listing::new(bucket, &settings.prefix);
         let mut options = vec![
             fuser::MountOption::FSName(format!("{}/{}", settings.bucket, settings.prefix)),
             fuser::MountOption::Subtype("bedplate".to_owned()),
@@ -72,13 +83,13 @@ impl Mount {
             fuser::MountOption::NoSuid,
             fuser::MountOption::DefaultPermissions,
         ];
-        let is_read_only = settings.marker.is_none();
         options.push(fuser::MountOption::NoAtime);
-        options.push(if is_read_only { fuser::MountOption::RO } else { fuser::MountOption::RW });
+        options.extend((!settings.may_execute).then_some(fuser::MountOption::NoExec));
+        options.push(if settings.is_read_only { fuser::MountOption::RO } else { fuser::MountOption::RW });
         let mut config = fuser::Config::default();
         config.mount_options = options;
         config.acl = if settings.allow_other { fuser::SessionACL::All } else { fuser::SessionACL::Owner };
-        let door = door::Door::new(settings, listing, pool, workers.clone());
+        let door = door::Door::new(inner::Inner::new(settings, listing, s3, pool), workers.clone());
         Ok(Self { session: fuser::Session::new(door, folder, &config)?, workers })
     }
 
@@ -92,11 +103,6 @@ impl Mount {
         self.session.run()?;
         Ok(self.workers)
     }
-}
-
-/// Finds out whether what is to be mounted can be listed.
-pub async fn probe(s3: Arc<AmazonS3>, prefix: &str, patience: Duration) -> Result<(), object_store::Error> {
-    listing::Listing::new(s3, prefix, patience).probe().await
 }
 
 /// The folder in which the node keeps chunks unless told otherwise.

@@ -9,6 +9,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 
 use super::cache::Cache;
+use super::statistics::Statistics;
 use crate::format::chunk_list::ChunkList;
 use crate::format::recipe::{Content, Recipe, Run};
 use crate::model::ByteRange;
@@ -44,15 +45,28 @@ pub(super) struct Pool {
     cache: Option<Cache>,
     budget: Arc<Semaphore>,
     workers: Workers,
+    statistics: Arc<Statistics>,
 }
 
 impl Pool {
-    pub(super) fn new(source: ObjectSource, cache: Option<Cache>, read_ahead: usize, workers: Workers) -> Self {
-        Self { source, cache, budget: Arc::new(Semaphore::new(read_ahead)), workers }
+    pub(super) fn new(
+        source: ObjectSource,
+        cache: Option<Cache>,
+        read_ahead: usize,
+        workers: Workers,
+        statistics: Arc<Statistics>,
+    ) -> Self {
+        Self { source, cache, budget: Arc::new(Semaphore::new(read_ahead)), workers, statistics }
+    }
+
+    /// Bytes of recipes and packs that came over the wire so far.
+    pub(super) fn bytes_fetched(&self) -> u64 {
+        self.source.bytes_fetched()
     }
 
     /// Opens an object: asks for the recipe of its first stretch.
     pub(super) async fn open(&self, key: String) -> Result<Arc<Reader>, ReadError> {
+        self.statistics.requested();
         let recipe = self.source.recipe(&key, ByteRange { start: 0, end: STRETCH }).await?;
         let (size, modified, etag) = (recipe.size, recipe.modified, recipe.etag.clone());
         let state = State { stretches: BTreeMap::from([(0, Arc::new(Stretch::new(recipe)))]), ..State::default() };
@@ -83,6 +97,7 @@ impl Pool {
                 asked.iter().map(find).collect::<Vec<_>>()
             };
             for (at, found) in blocking(find).await.map_err(|_| FetchError::Interrupted)? {
+                self.statistics.looked_up(found.as_ref().map(Vec::len));
                 match found {
                     Some(bytes) => place(&mut whole, at, &bytes),
                     None => missing.push(at),
@@ -92,6 +107,7 @@ impl Pool {
         let plan = fetches(&list.chunks, &missing);
         let answers = stream::iter(plan).map(|fetch| {
             let (source, list, runs) = (self.source.clone(), list.clone(), runs.clone());
+            self.statistics.requested();
             async move { source.fetch(&list, &runs, &fetch).await }
         });
         let mut answers = answers.buffer_unordered(REQUESTS);
@@ -292,6 +308,7 @@ impl Reader {
             return Ok(stretch.clone());
         }
         let range = ByteRange { start: number * STRETCH, end: (number + 1) * STRETCH };
+        self.pool.statistics.requested();
         let recipe = self.pool.source.recipe(&self.key, range).await?;
         if recipe.etag != self.etag || recipe.size != self.size {
             return Err(ReadError::Replaced);

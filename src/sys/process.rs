@@ -33,6 +33,13 @@ pub fn group() -> u32 {
     rustix::process::getegid().as_raw()
 }
 
+/// The process that a thread belongs to; nothing of one that is no more, or of another machine's or container's.
+#[must_use]
+pub fn process_of(thread: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())
+}
+
 /// Takes a mounted file system out of the tree of folders at once; it ends when the last file in it is closed. Who may not asks
 /// `fusermount3`, which may.
 pub fn detach(folder: &std::path::Path) -> io::Result<()> {

@@ -7,7 +7,6 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::Method;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -17,10 +16,10 @@ use crate::cli::config::size;
 use crate::cli::context::Credentials;
 use crate::cli::exit::{CliError, DONE, Exit};
 use crate::cli::{Context, fstab, remote};
-use crate::model::BucketName;
 use crate::model::Secret;
-use crate::mount::{self, Cache, Marker, Mount, MountSettings};
-use crate::pull::{Appliance, Login, query_value};
+use crate::model::{BucketName, ByteSize};
+use crate::mount::{self, Bucket, BucketError, Cache, Figures, Mount, MountSettings, STATISTICS_FILE};
+use crate::pull::{Appliance, Login};
 use crate::sys::{process, wire};
 use crate::telemetry::log;
 
@@ -35,17 +34,21 @@ const READ_AHEAD: usize = 128 * 1024 * 1024;
   bedplate mount datasets@v1 /mnt/datasets --allow-other
   bedplate mount datasets/images /mnt/images --background
   bedplate mount checkpoints /mnt/checkpoints --read-write
+  bedplate mount --stats /mnt/datasets
   umount /mnt/images
 
 A snapshot never changes, and the kernel keeps what it has read of it. A bucket is looked at again whenever a file is opened.
 Bytes come from the cache of this node, which all mounts share, or travel compressed and are checked here.")]
 pub struct MountArgs {
     /// What to mount
-    #[arg(value_name = "BUCKET[@SNAPSHOT][/PREFIX]")]
-    place: String,
+    #[arg(value_name = "BUCKET[@SNAPSHOT][/PREFIX]", required_unless_present = "stats")]
+    place: Option<String>,
     /// The folder to mount it on
-    #[arg(value_name = "DIR")]
-    folder: PathBuf,
+    #[arg(value_name = "DIR", required_unless_present = "stats")]
+    folder: Option<PathBuf>,
+    /// Mount nothing, and tell what the mount on this folder has done so far
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["place", "folder"])]
+    stats: Option<PathBuf>,
     /// Where this node keeps chunks [default: bedplate in $XDG_CACHE_HOME or ~/.cache]
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
@@ -70,6 +73,9 @@ pub struct MountArgs {
     /// Let files be made, replaced, renamed and removed; not in a snapshot
     #[arg(long)]
     read_write: bool,
+    /// Refuse to run programs that are in it
+    #[arg(long)]
+    no_exec: bool,
     /// How long an appliance that is away is waited for before a read fails
     #[arg(long, default_value = "60s", value_name = "TIME")]
     patience: String,
@@ -79,6 +85,9 @@ pub struct MountArgs {
     /// Return once it is mounted, and go on beside
     #[arg(long)]
     background: bool,
+    /// An option of /etc/fstab that is none of ours
+    #[arg(long, hide = true)]
+    unknown_option: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -89,16 +98,25 @@ struct Mounted {
 
 /// Mounts, and serves the mount until it is unmounted, or until SIGTERM or SIGINT.
 pub async fn run(args: MountArgs, context: &Context) -> Result<Exit, CliError> {
+    if let Some(folder) = &args.stats {
+        return tell(folder, context);
+    }
+    if let Some(option) = args.unknown_option.first() {
+        return Err(CliError::usage(format!("there is no mount option {option:?}"))
+            .hint("docs/operating.md lists those that a line of /etc/fstab may have"));
+    }
     if args.background {
         return in_background();
     }
+    // Both are there unless statistics were asked for.
+    let (place, folder) = (args.place.unwrap_or_default(), args.folder.unwrap_or_default());
     log::init("info,fuser=error", false);
     wire::install_crypto();
     process::raise_open_files();
     let mut context = context.clone();
     context.given = args.credentials.as_deref().map(credentials_in).transpose()?;
     let context = &context;
-    let (bucket, prefix) = split(&args.place)?;
+    let (bucket, prefix) = split(&place)?;
     if args.read_write && bucket.snapshot().is_some() {
         return Err(CliError::usage("a snapshot never changes")
             .hint("mount it with --read-only, or branch it and mount the branch"));
@@ -111,27 +129,28 @@ pub async fn run(args: MountArgs, context: &Context) -> Result<Exit, CliError> {
             CliError::because(format!("use the cache {}", folder.display()), &error).hint("name another with --cache")
         })
     });
-    let key = context.credentials()?;
-    let login = Login::Key { access_key: key.access_key, secret_key: key.secret_key };
+    let own = context.credentials()?;
+    let login = Login::Key { access_key: own.access_key.clone(), secret_key: own.secret_key.clone() };
     let appliance = Appliance::new(&context.url, context.pin, &login)?;
     let s3 = Arc::new(remote::open(context, &bucket)?);
-    check(context, bucket.as_str(), &prefix, &s3).await?;
+    let names = Bucket::new(&context.s3_url, &bucket, (&own.access_key, &own.secret_key), patience)?;
+    names.impatient().probe().await.map_err(|error| unlisted(context, bucket.as_str(), &error))?;
     let settings = MountSettings {
         bucket: bucket.to_string(),
         prefix,
         uid: args.uid.unwrap_or_else(process::user),
         gid: args.gid.unwrap_or_else(process::group),
         mode: mode(args.mode.as_deref().unwrap_or(if args.read_write { "0644" } else { "0444" }))?,
-        marker: args.read_write.then(|| marker(context, bucket.as_str())),
+        is_read_only: !args.read_write,
+        may_execute: !args.no_exec,
         allow_other: args.allow_other,
         patience,
         read_ahead: READ_AHEAD,
     };
-    let mounted = Mount::new(&args.folder, settings, appliance, s3, cache.transpose()?).map_err(|error| {
-        CliError::because(format!("mount on {}", args.folder.display()), &error)
+    let mounted = Mount::new(&folder, settings, appliance, names, s3, cache.transpose()?).map_err(|error| {
+        CliError::because(format!("mount on {}", folder.display()), &error)
             .hint("the folder must exist, and this user must be root or have fusermount3 (package fuse3)")
     })?;
-    let folder = args.folder;
     context.output.value(&Mounted { bucket: bucket.to_string(), folder: folder.clone() }, |it| {
         format!("{} is mounted on {}", it.bucket, it.folder.display())
     })?;
@@ -156,18 +175,47 @@ fn mode(text: &str) -> Result<u16, CliError> {
     mode.ok_or_else(|| CliError::usage(format!("{text:?} is not a mode: write 0444")))
 }
 
-/// What puts and removes the empty objects that stand for folders: the client library has no keys that end with a slash.
-fn marker(context: &Context, bucket: &str) -> Marker {
-    let (context, bucket) = (context.clone(), bucket.to_owned());
-    Arc::new(move |key, is_there| {
-        let (context, bucket) = (context.clone(), bucket.clone());
-        Box::pin(async move {
-            let method = if is_there { Method::PUT } else { Method::DELETE };
-            let key: Vec<String> = key.split('/').map(query_value).collect();
-            let answer = remote::signed(&context, method, &format!("/{bucket}/{}", key.join("/"))).await;
-            answer.map(|(status, _)| status.as_u16()).map_err(|error| error.message)
-        })
-    })
+/// Why a bucket cannot be listed, in people's words.
+fn unlisted(context: &Context, bucket: &str, error: &BucketError) -> CliError {
+    match error {
+        BucketError::Refused { status, .. } if status.as_u16() == 404 => {
+            CliError::failed(format!("there is no {bucket}")).hint("`bedplate ls` lists buckets")
+        }
+        BucketError::Refused { status, .. } if matches!(status.as_u16(), 401 | 403) => {
+            CliError::because(format!("list {bucket}"), error)
+                .hint("check BEDPLATE_ACCESS_KEY and BEDPLATE_SECRET_KEY, and whose the bucket is")
+        }
+        _ => CliError::because(format!("reach {bucket} at {}", context.s3_url), error)
+            .hint("check that `bedplate serve` runs there, or name another address with --s3-url"),
+    }
+}
+
+/// Tells what the mount on a folder has done so far.
+fn tell(folder: &Path, context: &Context) -> Result<Exit, CliError> {
+    let file = folder.join(STATISTICS_FILE);
+    let failed = |error: &(dyn std::error::Error + 'static)| {
+        CliError::because(format!("read {}", file.display()), error)
+            .hint("name the folder that `bedplate mount` mounted on, as a user who may enter it")
+    };
+    let text = std::fs::read_to_string(&file).map_err(|error| failed(&error))?;
+    let figures: Figures = serde_json::from_str(&text).map_err(|error| failed(&error))?;
+    context.output.value(&figures, in_words)?;
+    Ok(DONE)
+}
+
+fn in_words(figures: &Figures) -> String {
+    let looked_up = figures.cache_hits + figures.cache_misses;
+    let percent = (figures.cache_hits * 100).checked_div(looked_up).unwrap_or(0);
+    [
+        format!("read        {}", ByteSize(figures.read_bytes)),
+        format!("written     {}", ByteSize(figures.written_bytes)),
+        format!("from cache  {} ({percent} % of {looked_up} chunks)", ByteSize(figures.cache_bytes)),
+        format!("network     {} in {} requests", ByteSize(figures.network_bytes), figures.requests),
+        format!("errors      {}", figures.errors),
+        format!("open        {} files; {} names known", figures.open_files, figures.known_names),
+        format!("mounted     {} s", figures.seconds),
+    ]
+    .join("\n")
 }
 
 /// Serves until the mount is gone.
@@ -232,17 +280,6 @@ fn split(place: &str) -> Result<(BucketName, String), CliError> {
     let bucket = BucketName::parse_readable(bucket).map_err(|error| CliError::usage(error.to_string()))?;
     let prefix = prefix.trim_matches('/');
     Ok((bucket, if prefix.is_empty() { String::new() } else { format!("{prefix}/") }))
-}
-
-/// Finds out now whether the bucket can be read.
-async fn check(
-    context: &Context,
-    bucket: &str,
-    prefix: &str,
-    s3: &Arc<object_store::aws::AmazonS3>,
-) -> Result<(), CliError> {
-    let asked = mount::probe(s3.clone(), prefix, Duration::ZERO).await;
-    asked.map_err(|error| remote::explain(context, bucket, &error))
 }
 
 #[cfg(test)]

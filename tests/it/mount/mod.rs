@@ -1,6 +1,9 @@
 //! A mount shows what was put: whole and in ranges, from the appliance or from the node's cache, across damage of the cache and
 //! kills of the appliance; and one mount's death leaves the others alone.
 
+mod model;
+mod promises;
+
 use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -229,57 +232,6 @@ fn readers_go_on_when_the_appliance_is_killed_and_comes_back() {
     server.restart();
     assert_eq!(fs::read(brief.path("a/b/c/deep.txt")).unwrap(), b"deep".repeat(5_000));
     brief.stop();
-}
-
-#[test]
-fn writes_are_what_a_plain_folder_would_hold() {
-    if !can_mount() {
-        return;
-    }
-    let server = Server::start();
-    server.run(&["bucket", "create", "data"]);
-    let mounted = Mounted::new(&server, "data", "mount", &["--read-write"]);
-    let plain = server.path("plain");
-    fs::create_dir_all(&plain).unwrap();
-    let roots = [&mounted.folder, &plain];
-    let mut state = 7u64;
-    let mut next = |below: u64| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) % below
-    };
-    for round in 0..60u64 {
-        let name = |number: u64| format!("{}f{}", ["", "d/", "d/e/"][number as usize % 3], number / 3);
-        let (action, first, second, len) = (next(6), next(9), next(9), next(300_000));
-        let results = roots.map(|root| {
-            let (from, to) = (root.join(name(first)), root.join(name(second)));
-            match action {
-                0 | 1 => fs::write(&from, noise(round, len as usize)),
-                2 => fs::remove_file(&from),
-                3 => fs::rename(&from, &to),
-                4 => fs::create_dir(root.join(["d", "d/e"][first as usize % 2])),
-                _ => fs::remove_dir(root.join(["d", "d/e"][first as usize % 2])),
-            }
-            .map_err(|error| error.kind())
-        });
-        assert_eq!(results[0], results[1], "round {round}: {action} {} {}", name(first), name(second));
-    }
-    let held = roots.map(|root| {
-        let mut found = Vec::new();
-        walk(root, root, &mut found);
-        found.sort();
-        found
-    });
-    assert!(held[0] == held[1], "the folders differ");
-    // A long file travels in parts; what a mount cannot do it says.
-    let long = noise(3, 40_000_000);
-    fs::write(mounted.path("long"), &long).unwrap();
-    server.run(&["get", "data/long", server.path("long").to_str().unwrap()]);
-    assert!(fs::read(server.path("long")).unwrap() == long);
-    let append = fs::OpenOptions::new().append(true).open(mounted.path("long")).unwrap();
-    assert!(std::io::Write::write(&mut &append, b"x").is_err());
-    drop(append);
-    assert_eq!(fs::metadata(mounted.path("long")).unwrap().len(), long.len() as u64);
-    mounted.stop();
 }
 
 #[test]
