@@ -53,9 +53,14 @@ impl Served {
     /// A command of ours to it.
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(words).arg(format!("--url=http://127.0.0.1:{}", self.api));
-        command.arg(format!("--s3-url=http://127.0.0.1:{}", self.s3)).arg("--data").arg(&self.data);
+        command.args(words).arg(format!("--url={}", self.url()));
+        command.arg(format!("--s3-url={}", self.s3_url())).arg("--data").arg(&self.data);
         command
+    }
+
+    /// Where the control API listens.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.api)
     }
 
     /// Where S3 listens.

@@ -63,7 +63,14 @@ const DATA: Environment = Environment {
 };
 const TORCH: Environment = Environment {
     folder: "clients/torch",
-    packages: &["torch==2.15.0", "s3torchconnector[dcp]==1.5.0", "numpy==2.4.6"],
+    packages: &[
+        "torch==2.15.0",
+        "s3torchconnector[dcp]==1.5.0",
+        "numpy==2.4.6",
+        "safetensors==0.8.0",
+        "webdataset==1.0.2",
+        "s3fs==2026.9.0",
+    ],
 };
 
 const fn client(name: &'static str, cost: Cost, python: &'static Environment, work: Work) -> Client {
@@ -83,7 +90,9 @@ pub const CLIENTS: &[Client] = &[
     client("datasets", Cost::Medium, &DATA, Work::Script("hf_datasets.py")),
     client("object-store", Cost::Medium, &AWS, Work::Program("object_store_suite")),
     client("aws-sdk-rust", Cost::Medium, &AWS, Work::Program("aws_sdk")),
+    client("python-datasets", Cost::Medium, &DATA, Work::Script("python_datasets.py")),
     Client { patience: 600, ..client("torch", Cost::Large, &TORCH, Work::Script("torch_connector.py")) },
+    Client { patience: 600, ..client("python-torch", Cost::Large, &TORCH, Work::Script("python_torch.py")) },
 ];
 
 /// A client that is there: the command that makes it work, and where its programs are.
@@ -95,7 +104,7 @@ pub struct Ready {
 impl Client {
     /// Whether it mounts something: no package brings /dev/fuse.
     pub fn needs_fuse(&self) -> bool {
-        self.debian.iter().any(|(package, _)| *package == "s3fs")
+        self.name.starts_with("python-") || self.debian.iter().any(|(package, _)| *package == "s3fs")
     }
 
     /// Installs or builds what is missing.

@@ -75,7 +75,7 @@ fn choose(args: &Arguments) -> Result<Vec<&'static Client>> {
 fn against(root: &Path, program: &Path, chosen: &[&Client], allow_missing: bool) -> Result<()> {
     let folder = std::env::temp_dir().join(format!("bedplate-clients-{}", std::process::id()));
     let mut served = Served::start(program, &folder.join("served"))?;
-    let account = tenant(&served)?;
+    let account = tenant(&served, program)?;
     let mut results: Vec<(&Client, Ran)> = Vec::new();
     let mut missing = Vec::new();
     for client in chosen {
@@ -113,12 +113,18 @@ fn against(root: &Path, program: &Path, chosen: &[&Client], allow_missing: bool)
 }
 
 /// A tenant with a key: clients are never root.
-fn tenant(served: &Served) -> Result<Account> {
+fn tenant(served: &Served, program: &Path) -> Result<Account> {
     shell::run(&mut served.command(&["tenant", "create", "clients"]))?;
     let text = shell::output(&mut served.command(&["key", "create", "--tenant", "clients", "--output", "json"]))?;
     let key: Value = serde_json::from_str(&text).context("`bedplate key create` printed no JSON")?;
     let field = |name: &str| key[name].as_str().map(str::to_owned).with_context(|| format!("the key has no {name}"));
-    Ok(Account { endpoint: served.s3_url(), access_key: field("access_key")?, secret_key: field("secret_key")? })
+    Ok(Account {
+        program: program.to_owned(),
+        url: served.url(),
+        endpoint: served.s3_url(),
+        access_key: field("access_key")?,
+        secret_key: field("secret_key")?,
+    })
 }
 
 fn table(results: &[(&Client, Ran)]) {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,10 @@ use anyhow::{Context as _, Result};
 use super::catalogue::{Client, Ready};
 use crate::shell;
 
-/// Whom the clients are to the server.
+/// Whom the clients are to the server, where it is, and what mounts its buckets.
 pub struct Account {
+    pub program: PathBuf,
+    pub url: String,
     pub endpoint: String,
     pub access_key: String,
     pub secret_key: String,
@@ -63,6 +65,7 @@ fn environment(command: &mut Command, ready: &Ready, account: &Account, work: &P
     command.env_clear().env("PATH", std::env::join_paths(programs)?);
     command.env("HOME", work).env("WORK", work).env("TMPDIR", work).env("LANG", "C.UTF-8");
     command.env("S3_ENDPOINT", &account.endpoint);
+    command.env("BEDPLATE", &account.program).env("BEDPLATE_URL", &account.url);
     command.env("AWS_ACCESS_KEY_ID", &account.access_key).env("AWS_SECRET_ACCESS_KEY", &account.secret_key);
     command.env("AWS_REGION", "us-east-1").env("AWS_DEFAULT_REGION", "us-east-1");
     command.env("AWS_EC2_METADATA_DISABLED", "true").env("HF_HUB_DISABLE_TELEMETRY", "1");
