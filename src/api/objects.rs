@@ -6,15 +6,17 @@ use axum::extract::{Path, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::ApiState;
 use super::endpoint::{Content, Endpoint, Who};
 use super::error::{ApiError, ApiResult};
-use super::extract::{Query, parse};
+use super::extract::{Json, Query, parse};
 use super::pull;
 use crate::auth::Principal;
-use crate::format::recipe::{self, RECIPE_BYTES_MAX, Recipe};
+use crate::format::chunk_list::ChunkList;
+use crate::format::recipe::{self, RECIPE_BYTES_MAX, Recipe, Run, STORED_MAX};
 use crate::model::{BucketName, ByteRange, ObjectKey, PackId};
 use crate::store::{ENCRYPTION, Stretch};
 use crate::sys::wire::Peer;
@@ -29,9 +31,15 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 ("key", "the object's key"),
                 ("start", "where the stretch begins, in bytes"),
                 ("end", "where it ends; at most 1 GiB further"),
+                ("stored", "how many stored bytes may come along with the recipe where they are all; at most 256 KiB"),
+                ("unless", "MODIFIED-ETAG of the object that the caller knows: 304 if it is still that"),
             ])
             .gives(Content::Bytes(OCTETS))
             .refuses(&[404, 409]),
+        Endpoint::get("/api/v1/pull/snapshots/{bucket}", Who::Reader, snapshot)
+            .about("Which snapshot BUCKET@NAME is now: when it was made, in milliseconds since 1970.")
+            .gives(Content::Json("SnapshotSeen"))
+            .refuses(&[404]),
         Endpoint::get("/api/v1/pull/runs/{pack}", Who::Anyone, run)
             .about("A range of a pack within a run that a recipe's seal opens. The Range header is required and names both its ends.")
             .query(&[
@@ -53,6 +61,9 @@ struct StretchQuery {
     key: String,
     start: u64,
     end: u64,
+    #[serde(default)]
+    stored: u64,
+    unless: Option<String>,
 }
 
 async fn object(
@@ -75,6 +86,12 @@ async fn object(
     let key: ObjectKey = parse(&query.key)?;
     let bucket = BucketName::parse_readable(&bucket)
         .map_err(|error| ApiError::bad_request(error.to_string(), "correct the name in the address"))?;
+    if let Some(known) = query.unless {
+        let now = state.store().head(&bucket, &key).await?;
+        if known == format!("{}-{}", now.modified.0, now.etag) {
+            return Ok(StatusCode::NOT_MODIFIED.into_response());
+        }
+    }
     let end = query.end.min(query.start.saturating_add(RECIPE_BYTES_MAX));
     let (info, start, stretch) = state.store().stretch(&bucket, &key, ByteRange { start: query.start, end }).await?;
     if info.headers.contains_key(ENCRYPTION) {
@@ -90,11 +107,39 @@ async fn object(
         Stretch::Chunks(list) => {
             let (seals, until) = (state.seals(), state.seals().until());
             let runs = recipe::runs(&list, until, |pack, range| seals.seal(&list.packs[pack as usize], range, until));
-            recipe::Content::Chunks { list, runs }
+            let stored = along(&state, &list, &runs, query.stored.min(STORED_MAX)).await?;
+            recipe::Content::Chunks { list, runs, stored }
         }
     };
     let recipe = Recipe { size: info.size, modified: info.modified.0, etag: info.etag, start, content };
     Ok(([(CONTENT_TYPE, OCTETS)], recipe.encode()).into_response())
+}
+
+/// What runs hold, where it is at most so much.
+async fn along(state: &ApiState, list: &ChunkList, runs: &[Run], most: u64) -> ApiResult<Option<Bytes>> {
+    let len = recipe::runs_len(runs);
+    if len == 0 || len > most {
+        return Ok(None);
+    }
+    let mut stored = Vec::with_capacity(len as usize);
+    for run in runs {
+        stored.extend_from_slice(&state.store().read_pack(list.packs[run.pack as usize], run.range).await?);
+    }
+    Ok(Some(stored.into()))
+}
+
+/// Which snapshot a name stands for.
+#[derive(Serialize)]
+struct SnapshotSeen {
+    /// When it was made: another snapshot of the same name was made at another time.
+    created: u64,
+}
+
+async fn snapshot(State(state): State<ApiState>, Path(bucket): Path<String>) -> ApiResult<Json<SnapshotSeen>> {
+    let bucket = BucketName::parse_readable(&bucket)
+        .map_err(|error| ApiError::bad_request(error.to_string(), "correct the name in the address"))?;
+    let created = state.store().snapshot_made(&bucket).await?;
+    Ok(Json(SnapshotSeen { created: created.0 }))
 }
 
 /// Query of [`run`].

@@ -219,6 +219,23 @@ impl Decoder {
         Ok(frame.slice(start..start + len))
     }
 
+    /// Decodes a frame into the room that its chunks take: no more and no less.
+    pub fn decode_into(&mut self, codec: Codec, stored: &[u8], room: &mut [u8]) -> Result<(), Damaged> {
+        let broken = || Damaged { what: "chunk", why: "its bytes are not a frame of its length" };
+        if codec == Codec::Raw {
+            if stored.len() != room.len() {
+                return Err(broken());
+            }
+            room.copy_from_slice(stored);
+            return Ok(());
+        }
+        if self.zstd.is_none() {
+            self.zstd = zstd::bulk::Decompressor::new().ok();
+        }
+        let len = self.zstd.as_mut().and_then(|zstd| zstd.decompress_to_buffer(stored, room).ok());
+        if len == Some(room.len()) { Ok(()) } else { Err(broken()) }
+    }
+
     /// The decoded bytes of a stored frame. `raw_len` is the length of the chunk; a frame of several chunks says its length itself,
     /// and is refused where it claims more than a frame may hold.
     pub fn decode(&mut self, codec: Codec, stored: &Bytes, raw_len: usize) -> Result<Bytes, Damaged> {
@@ -291,6 +308,25 @@ mod tests {
         assert!(frames[3].stored.len() < chunks[0].len() / 20);
         assert_eq!(frames[2].stored, noise(100_000));
         assert_eq!(decoded(&chunks, &frames), chunks);
+    }
+
+    #[test]
+    fn decodes_into_exactly_its_room() {
+        let text = Bytes::from("row of a table ".repeat(4000));
+        let frames = Encoder::new().encode(&[text.clone(), text.clone(), text.clone(), noise(9_000)]);
+        let whole = [&text[..], &text, &text, &noise(9_000)].concat();
+        let (mut decoder, mut at) = (Decoder::new(), 0);
+        for frame in &frames {
+            let len = if frame.codec == Codec::Raw { 9_000 } else { frame.chunks * text.len() };
+            let mut room = vec![0; len];
+            decoder.decode_into(frame.codec, &frame.stored, &mut room).unwrap();
+            assert!(room == whole[at..at + len]);
+            at += len;
+            for wrong in [len - 1, len + 1] {
+                assert!(decoder.decode_into(frame.codec, &frame.stored, &mut vec![0; wrong]).is_err());
+            }
+        }
+        assert_eq!(at, whole.len());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! open the pack ranges which hold them.
 //!
 //! ```text
-//! 0   16  magic "bedplate-rcpe-01"
+//! 0   16  magic "bedplate-rcpe-02"
 //! 16   8  size of the object in bytes
 //! 24   8  when it was written, milliseconds since 1970
 //!         text    entity tag without quotes
@@ -16,6 +16,7 @@
 //!                   varint  first byte in the pack
 //!                   varint  end in the pack
 //!                   32      seal
+//!           1      0, or 1 where the runs' stored bytes come along, one run after the other, as bytes
 //!      4  CRC32C of all that is before
 //! ```
 
@@ -25,11 +26,13 @@ use super::chunk_list::ChunkList;
 use super::field::{Damaged, Reader, Writer};
 use crate::model::ByteRange;
 
-const MAGIC: &[u8; 16] = b"bedplate-rcpe-01";
+const MAGIC: &[u8; 16] = b"bedplate-rcpe-02";
 /// Shortest possible run, in bytes.
 const RUN_MIN: usize = 3 + 32;
 /// Most bytes of an object that one recipe covers.
 pub const RECIPE_BYTES_MAX: u64 = 1 << 30;
+/// Most stored bytes that come along with a recipe.
+pub const STORED_MAX: u64 = 256 * 1024;
 /// Most chunks in a recipe's list.
 const CHUNKS_MAX: usize = 256 * 1024;
 
@@ -59,6 +62,8 @@ pub enum Content {
         list: ChunkList,
         /// The pack ranges that may be read, by pack and start.
         runs: Vec<Run>,
+        /// What the runs hold, one after the other, where it came along.
+        stored: Option<Bytes>,
     },
 }
 
@@ -85,12 +90,16 @@ impl Recipe {
             Content::Inline(bytes) => {
                 out.u8(0).bytes(bytes);
             }
-            Content::Chunks { list, runs } => {
+            Content::Chunks { list, runs, stored } => {
                 let until = runs.first().map_or(0, |run| run.until);
                 out.u8(1).bytes(&list.encode()).u64(until).varint(runs.len() as u64);
                 for run in runs {
                     out.varint(u64::from(run.pack)).varint(run.range.start).varint(run.range.end).raw(&run.seal);
                 }
+                match stored {
+                    None => out.u8(0),
+                    Some(stored) => out.u8(1).bytes(stored),
+                };
             }
         }
         out.seal().take()
@@ -124,7 +133,11 @@ impl Recipe {
                 }
                 runs.push(Run { pack, range, until, seal: reader.array()? });
             }
-            Content::Chunks { list, runs }
+            let stored = if reader.flag()? { Some(Bytes::copy_from_slice(reader.bytes()?)) } else { None };
+            if stored.as_ref().is_some_and(|stored| runs_len(&runs) != stored.len() as u64) {
+                return Err(reader.damaged("what comes along is not what its runs hold"));
+            }
+            Content::Chunks { list, runs, stored }
         } else {
             Content::Inline(Bytes::copy_from_slice(reader.bytes()?))
         };
@@ -145,11 +158,23 @@ impl Recipe {
         }
     }
 
+    /// Whether it covers a stretch of the object, as far as the object goes: whoever reads by it goes by its places.
+    #[must_use]
+    pub fn covers(&self, stretch: ByteRange) -> bool {
+        self.start <= stretch.start.min(self.size) && self.start + self.len() >= stretch.end.min(self.size)
+    }
+
     /// Whether it covers nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// How many stored bytes runs hold.
+#[must_use]
+pub fn runs_len(runs: &[Run]) -> u64 {
+    runs.iter().fold(0, |sum: u64, run| sum.saturating_add(run.range.len()))
 }
 
 /// The pack ranges that the chunks of a list take up, neighbours joined, each with its seal.
@@ -185,6 +210,10 @@ mod tests {
     use crate::model::{Digest, PackId};
 
     fn sample() -> Recipe {
+        sample_with(None)
+    }
+
+    fn sample_with(stored: Option<Bytes>) -> Recipe {
         let chunk = |pack, offset| ChunkRef {
             digest: Digest([3; 32]),
             pack,
@@ -202,7 +231,7 @@ mod tests {
             chunks,
         };
         let runs = runs(&list, 99, |pack, _| [pack as u8; 32]);
-        let content = Content::Chunks { list, runs };
+        let content = Content::Chunks { list, runs, stored };
         Recipe { size: 1000, modified: 5, etag: "abc-2".to_owned(), start: 600, content }
     }
 
@@ -223,5 +252,8 @@ mod tests {
         assert!(Recipe::decode(&Recipe { size: 999, ..recipe }.encode()).is_err());
         let inline = Recipe { start: 0, content: Content::Inline(Bytes::from_static(b"abc")), size: 3, ..sample() };
         assert_eq!(Recipe::decode(&inline.encode()).unwrap(), inline);
+        let along = sample_with(Some(Bytes::from(vec![7; 200])));
+        assert_eq!(Recipe::decode(&along.encode()).unwrap(), along);
+        assert!(Recipe::decode(&sample_with(Some(Bytes::from(vec![7; 199]))).encode()).is_err());
     }
 }

@@ -1,29 +1,38 @@
-//! Chunks on the node's disk, shared by all mounts of the node. A file's name is the digest of what it holds, so that no index
-//! can be wrong, nothing is ever stale, and what is damaged is noticed when it is read. Files are written beside their place
-//! and renamed into it: who is killed leaves nothing but a file that the next clean-up removes.
+//! Chunks on the node's disk, shared by all mounts of the node: one sparse file for each group of chunks, named by what it
+//! holds, with every chunk at its place in the group. There is no index that could be wrong, and nothing is ever stale. What is
+//! read is compared with the chunks' digests by whoever asks: a hole is a chunk that is not here yet, anything else that does
+//! not match is damage, and is written over once it was fetched. So daemons need not know of each other, and one that is killed
+//! in the middle of a write leaves at worst a chunk that is fetched again.
+//!
+//! Of snapshots, recipes are kept too, each in a file of its own that begins with a hash of its name and what it holds.
+//!
+//! Writes go behind the readers: a thread does them, and what it cannot keep up with is not kept.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, SystemTime};
 
-use crate::format::digest::chunk_digest;
+use bytes::Bytes;
+
+use super::sweep::sweep;
 use crate::model::Digest;
 use crate::sys::clock;
 
-/// Folders that the files are spread over.
-const SHARDS: u64 = 256;
-/// Writes of this process into one folder after which it looks what others have put there.
-const LOOK_EVERY: u32 = 32;
+/// The folder of this layout, within the one that was named.
+const LAYOUT: &str = "v2";
 /// A file that was used in this time is not marked as used again.
 const MARK_EVERY: Duration = Duration::from_secs(600);
-/// What a file is called until it is whole.
-const UNFINISHED: &str = "unfinished";
-/// A file that is not whole after this time belongs to nobody any more.
-const ABANDONED: Duration = Duration::from_secs(3_600);
+/// Bytes that wait to be written, at most.
+const QUEUE: u64 = 48 * 1024 * 1024;
+/// Bytes that a recipe's file begins with, before the recipe.
+const CHECK: usize = 32;
+/// Which part of the cache is written before it is looked at again: others write too.
+const LOOK_AGAIN: u64 = 16;
 
 /// The cache; clones share it.
 #[derive(Clone)]
@@ -33,106 +42,193 @@ pub struct Cache {
 
 struct Inner {
     folder: PathBuf,
-    shard_bytes: u64,
-    shards: Vec<Mutex<Shard>>,
+    limit: u64,
+    queue: Sender<Job>,
+    queued: AtomicU64,
+    /// Bytes in the folder, as far as is known.
+    held: AtomicU64,
+    /// Bytes that were written since it was looked.
     fresh: AtomicU64,
+    is_swept: AtomicBool,
 }
 
-/// What this process knows of one folder.
-#[derive(Default)]
-struct Shard {
-    bytes: Option<u64>,
-    writes: u32,
+enum Job {
+    /// Bytes of a file, or all of it.
+    Write {
+        name: String,
+        offset: u64,
+        bytes: Bytes,
+        is_all: bool,
+    },
+    Settle(Sender<()>),
 }
 
 impl Cache {
-    /// A cache in `folder` of at most about `bytes`.
+    /// A cache in `folder` of about `bytes` at most.
     pub fn open(folder: &Path, bytes: u64) -> io::Result<Self> {
+        let (queue, jobs) = channel();
+        let inner = Arc::new(Inner {
+            folder: folder.join(LAYOUT),
+            limit: bytes,
+            queue,
+            queued: AtomicU64::new(0),
+            held: AtomicU64::new(0),
+            fresh: AtomicU64::new(0),
+            is_swept: AtomicBool::new(false),
+        });
         // What is cached is as private as the bucket.
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        let inner = Inner { folder: folder.to_owned(), shard_bytes: bytes / SHARDS, shards, fresh: AtomicU64::new(0) };
-        Ok(Self { inner: Arc::new(inner) })
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&inner.folder)?;
+        let weak = Arc::downgrade(&inner);
+        std::thread::Builder::new().name("cache".to_owned()).spawn(move || {
+            if let Some(inner) = weak.upgrade() {
+                inner.sweep();
+            }
+            write_behind(&weak, &jobs);
+        })?;
+        Ok(Self { inner })
     }
 
-    fn folder_of(&self, digest: &Digest) -> PathBuf {
-        self.inner.folder.join(format!("{:02x}", digest.0[0]))
+    /// Appends `len` bytes of a group's file to `out`, zeros where there are none; whether there is such a file. Blocks.
+    pub(super) fn read(&self, group: &Digest, offset: u64, len: usize, out: &mut Vec<u8>) -> bool {
+        let end = out.len() + len;
+        let file = File::open(self.inner.path(&hex::encode(group.0)));
+        if let Ok(file) = &file {
+            let mut at = file;
+            // What a disk cannot read is not here.
+            let _read = at.seek(SeekFrom::Start(offset)).and_then(|_| at.take(len as u64).read_to_end(out));
+            mark_used(file);
+        }
+        out.resize(end, 0);
+        file.is_ok()
     }
 
-    /// The chunk, where it is here whole; what is damaged is removed. Blocks.
-    #[must_use]
-    pub fn find(&self, digest: &Digest, len: u32) -> Option<Vec<u8>> {
-        let path = self.folder_of(digest).join(hex::encode(digest.0));
-        let bytes = fs::read(&path).ok()?;
-        if bytes.len() != len as usize || chunk_digest(&bytes) != *digest {
-            tracing::warn!(file = %path.display(), "a cached chunk is damaged; it is fetched again");
-            drop(fs::remove_file(&path));
+    /// Keeps bytes of a group that are known to be right, some time soon, or not at all.
+    pub(super) fn keep(&self, group: &Digest, offset: u64, bytes: Bytes) {
+        self.inner.enqueue(hex::encode(group.0), offset, bytes, false);
+    }
+
+    /// A recipe that was kept under this name, whole. Blocks.
+    pub(super) fn recipe(&self, name: &Digest) -> Option<Vec<u8>> {
+        let mut file = File::open(self.inner.path(&recipe_file(name))).ok()?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).ok()?;
+        let recipe = bytes.split_off(bytes.len().min(CHECK));
+        if seal(name, &recipe) != bytes[..] {
+            tracing::warn!(recipe = name.short(), "a cached recipe is damaged; it is fetched again");
             return None;
         }
-        mark_used(&path);
-        Some(bytes)
+        mark_used(&file);
+        Some(recipe)
     }
 
-    /// Keeps a chunk that is known to have this digest. Blocks.
-    pub fn keep(&self, digest: &Digest, bytes: &[u8]) -> io::Result<()> {
-        let folder = self.folder_of(digest);
-        fs::create_dir_all(&folder)?;
-        let fresh = self.inner.fresh.fetch_add(1, Ordering::Relaxed);
-        let unfinished = folder.join(format!("{UNFINISHED}-{}-{fresh}", std::process::id()));
-        let written =
-            fs::write(&unfinished, bytes).and_then(|()| fs::rename(&unfinished, folder.join(hex::encode(digest.0))));
-        if written.is_err() {
-            drop(fs::remove_file(&unfinished));
+    /// Keeps a recipe, some time soon, or not at all.
+    pub(super) fn keep_recipe(&self, name: &Digest, recipe: &[u8]) {
+        let bytes = [&seal(name, recipe)[..], recipe].concat();
+        self.inner.enqueue(recipe_file(name), 0, bytes.into(), true);
+    }
+
+    /// Waits until what was to be kept is written, or is not going to be. Blocks.
+    pub fn settle(&self) {
+        let (done, wait) = channel();
+        if self.inner.queue.send(Job::Settle(done)).is_ok() {
+            // Nobody answers where the thread is gone.
+            let _ended = wait.recv();
         }
-        written?;
-        let shard = &self.inner.shards[usize::from(digest.0[0])];
-        let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        shard.writes += 1;
-        shard.bytes = shard.bytes.map(|before| before + bytes.len() as u64);
-        let is_due = shard.writes.is_multiple_of(LOOK_EVERY);
-        if is_due || shard.bytes.is_none_or(|bytes| bytes > self.inner.shard_bytes) {
-            shard.bytes = Some(evict(&folder, self.inner.shard_bytes)?);
-        }
-        Ok(())
     }
 }
 
-/// Removes what was used longest ago until three quarters of `limit` are left, where there is more than `limit`; answers what is left.
-fn evict(folder: &Path, limit: u64) -> io::Result<u64> {
-    let mut files = Vec::new();
-    let mut total = 0;
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        // Another mount may have removed it.
-        let Ok(facts) = entry.metadata() else { continue };
-        let used = facts.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-            if used.elapsed().is_ok_and(|age| age > ABANDONED) {
-                drop(fs::remove_file(entry.path()));
+impl Inner {
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(&name[..2]).join(name)
+    }
+
+    fn enqueue(&self, name: String, offset: u64, bytes: Bytes, is_all: bool) {
+        let len = bytes.len() as u64;
+        if self.queued.fetch_add(len, Ordering::Relaxed) + len > QUEUE {
+            self.queued.fetch_sub(len, Ordering::Relaxed);
+            tracing::debug!(len, "the disk cannot keep up; what was read is not cached");
+            return;
+        }
+        // The thread ends with the cache.
+        drop(self.queue.send(Job::Write { name, offset, bytes, is_all }));
+    }
+
+    fn write(&self, name: &str, offset: u64, bytes: &[u8], is_all: bool) -> io::Result<()> {
+        let path = self.path(name);
+        let open = || OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+        let file = match open() {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                fs::create_dir_all(path.parent().unwrap_or(&self.folder))?;
+                open()
             }
-            continue;
+            opened => opened,
+        }?;
+        file.write_all_at(bytes, offset)?;
+        if is_all {
+            file.set_len(bytes.len() as u64)?;
         }
-        total += facts.len();
-        files.push((used, facts.len(), entry.path()));
+        self.fresh.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Ok(())
     }
-    if total <= limit {
-        return Ok(total);
+
+    /// Whether it is time to look what is there.
+    fn is_due(&self) -> bool {
+        let (fresh, held) = (self.fresh.load(Ordering::Relaxed), self.held.load(Ordering::Relaxed));
+        fresh > self.limit / LOOK_AGAIN || held + fresh > self.limit
     }
-    files.sort_unstable_by_key(|(used, ..)| *used);
-    for (_, bytes, path) in files {
-        if total <= limit / 4 * 3 {
-            break;
+
+    /// Looks what is there, and removes what is too much.
+    fn sweep(&self) {
+        if self.is_swept.swap(true, Ordering::Acquire) {
+            return;
         }
-        drop(fs::remove_file(path));
-        total -= bytes;
+        self.fresh.store(0, Ordering::Relaxed);
+        match sweep(&self.folder, self.limit) {
+            Ok(held) => self.held.store(held, Ordering::Relaxed),
+            Err(error) => tracing::warn!(%error, "the cache cannot be looked through"),
+        }
+        self.is_swept.store(false, Ordering::Release);
     }
-    Ok(total)
+}
+
+/// Does what is queued, for as long as the cache is in use.
+fn write_behind(cache: &std::sync::Weak<Inner>, jobs: &Receiver<Job>) {
+    let mut failing = false;
+    while let Ok(job) = jobs.recv() {
+        match job {
+            Job::Settle(done) => drop(done.send(())),
+            Job::Write { name, offset, bytes, is_all } => {
+                let Some(inner) = cache.upgrade() else { return };
+                let written = inner.write(&name, offset, &bytes, is_all);
+                inner.queued.fetch_sub(bytes.len() as u64, Ordering::Relaxed);
+                // A cache that is full or gone slows reads down and fails none; said once.
+                if let Err(error) = &written
+                    && !failing
+                {
+                    tracing::warn!(%error, "what was read is not cached");
+                }
+                failing = written.is_err();
+                // Beside, so that writes go on.
+                if inner.is_due() && !inner.is_swept.load(Ordering::Relaxed) {
+                    std::thread::spawn(move || inner.sweep());
+                }
+            }
+        }
+    }
+}
+
+fn recipe_file(name: &Digest) -> String {
+    format!("{}.recipe", hex::encode(name.0))
+}
+
+/// What a recipe's file begins with: it is this recipe's, and whole.
+fn seal(name: &Digest, recipe: &[u8]) -> [u8; CHECK] {
+    blake3::keyed_hash(&name.0, recipe).into()
 }
 
 /// Says that a file was used now, where it does not say so already.
-fn mark_used(path: &Path) {
+fn mark_used(file: &File) {
     let is_marked = |at: SystemTime| at.elapsed().is_ok_and(|age| age < MARK_EVERY);
-    let Ok(file) = fs::File::open(path) else { return };
     if !file.metadata().and_then(|facts| facts.modified()).is_ok_and(is_marked) {
         // A file that cannot be marked is removed sooner than others: it is fetched again.
         drop(file.set_modified(clock::now().system_time()));
@@ -141,26 +237,70 @@ fn mark_used(path: &Path) {
 
 #[cfg(test)]
 mod tests {
-    //! What is kept is found; damage is noticed; the size stays bounded.
+    //! What is kept is found, holes are holes, and the size stays bounded.
     use super::*;
 
+    fn group(number: u8) -> Digest {
+        Digest([number; 32])
+    }
+
     #[test]
-    fn finds_verifies_and_stays_small() {
+    fn keeps_chunks_at_their_places() {
         let folder = tempfile::tempdir().unwrap();
-        let cache = Cache::open(folder.path(), SHARDS * 100_000).unwrap();
-        let bytes = vec![7; 20_000];
-        let digest = chunk_digest(&bytes);
-        assert_eq!(cache.find(&digest, 20_000), None);
-        cache.keep(&digest, &bytes).unwrap();
-        assert_eq!(cache.find(&digest, 20_000).as_deref(), Some(&bytes[..]));
-        let path = cache.folder_of(&digest).join(hex::encode(digest.0));
-        fs::write(&path, vec![8; 20_000]).unwrap();
-        assert_eq!(cache.find(&digest, 20_000), None);
-        assert!(!path.exists());
-        for number in 0..100u8 {
-            cache.keep(&Digest([1, number].repeat(16).try_into().unwrap()), &bytes).unwrap();
+        let cache = Cache::open(folder.path(), 1 << 30).unwrap();
+        let mut out = vec![9];
+        assert!(!cache.read(&group(7), 0, 5, &mut out));
+        assert_eq!(out, [9, 0, 0, 0, 0, 0]);
+        cache.keep(&group(7), 10_000, Bytes::from(vec![3; 5_000]));
+        cache.settle();
+        out.clear();
+        assert!(cache.read(&group(7), 5_000, 30_000, &mut out));
+        let expected = [vec![0; 5_000], vec![3; 5_000], vec![0; 20_000]].concat();
+        assert!(out == expected);
+        // Another daemon's view.
+        let other = Cache::open(folder.path(), 1 << 30).unwrap();
+        out.clear();
+        assert!(other.read(&group(7), 10_000, 5_000, &mut out) && out == vec![3; 5_000]);
+    }
+
+    #[test]
+    fn keeps_recipes_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(folder.path(), 1 << 30).unwrap();
+        for recipe in [&b"a longer recipe"[..], b"recipe"] {
+            cache.keep_recipe(&group(1), recipe);
+            cache.settle();
+            assert_eq!(cache.recipe(&group(1)).as_deref(), Some(recipe));
         }
-        let kept = fs::read_dir(folder.path().join("01")).unwrap().count();
-        assert!((2..=5).contains(&kept), "{kept} files");
+        let path = cache.inner.path(&recipe_file(&group(1)));
+        let whole = fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            let mut bad = whole.clone();
+            bad[at] ^= 1;
+            fs::write(&path, bad).unwrap();
+            assert_eq!(cache.recipe(&group(1)), None);
+            fs::write(&path, &whole[..at]).unwrap();
+            assert_eq!(cache.recipe(&group(1)), None);
+        }
+        // Another's under this name.
+        fs::write(cache.inner.path(&recipe_file(&group(1))).with_file_name(recipe_file(&group(2))), &whole).unwrap();
+        assert_eq!(cache.recipe(&group(2)), None);
+    }
+
+    #[test]
+    fn stays_small_and_forgets_the_oldest() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(folder.path(), 1_000_000).unwrap();
+        for number in 0..60 {
+            cache.keep(&group(number), 0, Bytes::from(vec![1; 100_000]));
+            cache.settle();
+            let path = cache.inner.path(&hex::encode(group(number).0));
+            let used = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + u64::from(number));
+            drop(File::options().write(true).open(path).unwrap().set_modified(used));
+        }
+        cache.inner.sweep();
+        let kept: Vec<u8> = (0..60).filter(|number| cache.read(&group(*number), 0, 1, &mut Vec::new())).collect();
+        assert!((5..=10).contains(&kept.len()), "{kept:?}");
+        assert_eq!(kept[0], 60 - kept.len() as u8);
     }
 }

@@ -17,6 +17,9 @@ use super::inner::{Inner, Open};
 use super::tree::Facts;
 use crate::sys::worker::Workers;
 
+/// Requests that the kernel may have under way that nobody waits for yet.
+const BACKGROUND: u16 = 64;
+
 /// The mount as the kernel asks it.
 pub(super) struct Door {
     inner: Arc<Inner>,
@@ -102,6 +105,7 @@ impl Filesystem for Door {
         ] {
             let _ = config.add_capabilities(wish);
         }
+        let _ = config.set_max_background(BACKGROUND);
         Ok(())
     }
 

@@ -41,7 +41,7 @@ impl Source {
 
     pub(super) async fn read(&self, offset: u64, len: u64) -> Result<Bytes, Errno> {
         match self {
-            Self::Recipe(reader) => reader.read(offset, len).await.map(Bytes::from).map_err(|error| failed(&error)),
+            Self::Recipe(reader) => reader.read(offset, len).await.map_err(|error| failed(&error)),
             Self::Plain(plain) => plain.read(offset, len).await.map_err(|error| refused(&error)),
         }
     }
@@ -65,7 +65,7 @@ pub(super) struct Inner {
     pub(super) settings: MountSettings,
     pub(super) listing: Listing,
     pub(super) s3: Arc<AmazonS3>,
-    pool: Pool,
+    pool: Arc<Pool>,
     pub(super) tree: Tree,
     pub(super) statistics: Arc<Statistics>,
     /// Files that are written, by inode.
@@ -79,7 +79,7 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    pub(super) fn new(settings: MountSettings, listing: Listing, s3: Arc<AmazonS3>, pool: Pool) -> Self {
+    pub(super) fn new(settings: MountSettings, listing: Listing, s3: Arc<AmazonS3>, pool: Arc<Pool>) -> Self {
         Self {
             believed: if settings.bucket.contains('@') { FOR_EVER } else { SHORTLY },
             tree: Tree::new(&settings.prefix),

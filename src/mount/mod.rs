@@ -1,6 +1,7 @@
 //! A bucket, or a snapshot of one, as a folder. `door` takes the kernel's questions, `inner` and `folders` answer those that
 //! change nothing, `changes` the others. `tree` knows inodes, `listing` what is there, which `bucket` asks S3 and `listed` reads;
-//! `reader` reads objects ahead by their recipes, `plain` those that are encrypted, `cache` keeps chunks on the node's disk.
+//! `reader` reads objects ahead by their recipes, `plain` those that are encrypted; `load` brings chunks, `cache` keeps them on the
+//! node's disk.
 
 mod answers;
 mod bucket;
@@ -8,12 +9,18 @@ mod cache;
 mod changes;
 mod door;
 mod folders;
+mod group;
 mod inner;
 mod listed;
 mod listing;
+mod load;
 mod plain;
 mod reader;
+mod recent;
+mod recipes;
 mod statistics;
+mod stretch;
+mod sweep;
 mod tree;
 mod writer;
 
@@ -27,13 +34,19 @@ pub use bucket::{Bucket, BucketError};
 pub use cache::Cache;
 pub use statistics::{Figures, STATISTICS_FILE};
 
-use crate::pull::{Appliance, ObjectSource, Patience};
+use crate::pull::{Appliance, ObjectSource, Patience, SnapshotId};
+use crate::sys::process;
 use crate::sys::worker::Workers;
+
+/// How far the kernel reads ahead of a reader, in bytes.
+const KERNEL_AHEAD: usize = 1024 * 1024;
 
 /// What is mounted, and how.
 pub struct MountSettings {
     /// The bucket as the appliance is asked for it, `BUCKET` or `BUCKET@SNAPSHOT`.
     pub bucket: String,
+    /// Which snapshot that is, where it is one.
+    pub snapshot: Option<SnapshotId>,
     /// What keys begin with: empty, or ending with a slash.
     pub prefix: String,
     /// Owner of everything in the mount.
@@ -58,6 +71,7 @@ pub struct MountSettings {
 pub struct Mount {
     session: fuser::Session<door::Door>,
     workers: Workers,
+    cache: Option<Cache>,
 }
 
 impl Mount {
@@ -74,7 +88,14 @@ impl Mount {
         let workers = Workers::new();
         let source = ObjectSource::new(appliance, &settings.bucket, Patience::For(settings.patience));
         let statistics = bucket.statistics().clone();
-        let pool = reader::Pool::new(source, cache, settings.read_ahead, workers.clone(), statistics);
+        let pool = reader::Pool::new(
+            source,
+            settings.snapshot,
+            cache.clone(),
+            settings.read_ahead,
+            workers.clone(),
+            statistics,
+        );
         let listing = listing::Listing::new(bucket, &settings.prefix);
         let mut options = vec![
             fuser::MountOption::FSName(format!("{}/{}", settings.bucket, settings.prefix)),
@@ -89,8 +110,15 @@ impl Mount {
         let mut config = fuser::Config::default();
         config.mount_options = options;
         config.acl = if settings.allow_other { fuser::SessionACL::All } else { fuser::SessionACL::Owner };
-        let door = door::Door::new(inner::Inner::new(settings, listing, s3, pool), workers.clone());
-        Ok(Self { session: fuser::Session::new(door, folder, &config)?, workers })
+        let door = door::Door::new(inner::Inner::new(settings, listing, s3, Arc::new(pool)), workers.clone());
+        // Asked before it is covered: nobody answers yet for what covers it.
+        let folder = folder.canonicalize()?;
+        let session = fuser::Session::new(door, &folder, &config)?;
+        // Without it reads come in smaller pieces.
+        if let Err(error) = process::set_read_ahead(&folder, KERNEL_AHEAD) {
+            tracing::debug!(%error, "the kernel goes on reading ahead as little as it does");
+        }
+        Ok(Self { session, workers, cache })
     }
 
     /// What unmounts it, from any thread.
@@ -101,6 +129,9 @@ impl Mount {
     /// Answers the kernel until the folder is unmounted. Blocks: call it off the runtime.
     pub fn serve(self) -> std::io::Result<Workers> {
         self.session.run()?;
+        if let Some(cache) = self.cache {
+            cache.settle();
+        }
         Ok(self.workers)
     }
 }

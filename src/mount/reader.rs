@@ -1,29 +1,30 @@
-//! Reads of one object: stretches by their recipes, segments of chunks ahead of a reader who goes on, within one budget of
-//! memory for all readers; chunks come from the node's cache, or from the appliance, and are verified either way.
+//! Reads of one object. One that goes on from where the last ended is answered out of whole groups of chunks, some of which are
+//! brought ahead of it; any other brings the chunks that cover it, and nothing else. All readers share one budget of memory.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use bytes::{Bytes, BytesMut};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 
 use super::cache::Cache;
+use super::load::Loader;
+use super::recipes::Recipes;
 use super::statistics::Statistics;
-use crate::format::chunk_list::ChunkList;
-use crate::format::recipe::{Content, Recipe, Run};
+use super::stretch::{Content, STRETCH, Stretch};
 use crate::model::ByteRange;
-use crate::pull::{FetchError, ObjectSource, PullError, fetches};
-use crate::sys::worker::{Workers, blocking};
+use crate::pull::{FetchError, ObjectSource, PullError, SnapshotId};
+use crate::sys::worker::Workers;
 
-/// Bytes of an object that one recipe covers.
-const STRETCH: u64 = 256 * 1024 * 1024;
-/// Bytes that are read together.
-const SEGMENT: u64 = 1024 * 1024;
-/// Segments that are read ahead of one reader, at most.
-const AHEAD_MOST: u64 = 16;
-/// Requests for one segment under way at once.
-const REQUESTS: usize = 8;
+/// How far a read may lie from where the last one ended and still go on from it: the kernel asks for neighbouring ranges at once,
+/// in any order.
+const NEAR: u64 = 1024 * 1024;
+/// Objects up to this size are brought whole at the first read of them, in bytes.
+const SMALL: u64 = 1024 * 1024;
+/// Bytes that are brought ahead of one reader: at first, and at most.
+const AHEAD_FIRST: u64 = 4 * 1024 * 1024;
+const AHEAD_MOST: u64 = 16 * 1024 * 1024;
 /// How often a recipe that has become void is asked for anew.
 const TRIES: u32 = 3;
 
@@ -38,25 +39,37 @@ pub(super) enum ReadError {
     Fetch(#[from] FetchError),
 }
 
-/// What all readers share. Cheap to clone.
-#[derive(Clone)]
+/// What all readers share.
 pub(super) struct Pool {
     source: ObjectSource,
-    cache: Option<Cache>,
+    loader: Loader,
+    recipes: Recipes,
     budget: Arc<Semaphore>,
+    budget_bytes: u64,
+    /// One clone for each reader that goes on.
+    streams: Arc<()>,
     workers: Workers,
-    statistics: Arc<Statistics>,
 }
 
 impl Pool {
+    /// Of a snapshot, with its id; `read_ahead` is memory in bytes.
     pub(super) fn new(
         source: ObjectSource,
+        snapshot: Option<SnapshotId>,
         cache: Option<Cache>,
         read_ahead: usize,
         workers: Workers,
         statistics: Arc<Statistics>,
     ) -> Self {
-        Self { source, cache, budget: Arc::new(Semaphore::new(read_ahead)), workers, statistics }
+        Self {
+            source: source.clone(),
+            recipes: Recipes::new(source.clone(), snapshot, cache.clone(), statistics.clone()),
+            loader: Loader::new(source, cache, statistics),
+            budget: Arc::new(Semaphore::new(read_ahead)),
+            budget_bytes: read_ahead as u64,
+            streams: Arc::new(()),
+            workers,
+        }
     }
 
     /// Bytes of recipes and packs that came over the wire so far.
@@ -64,133 +77,57 @@ impl Pool {
         self.source.bytes_fetched()
     }
 
-    /// Opens an object: asks for the recipe of its first stretch.
-    pub(super) async fn open(&self, key: String) -> Result<Arc<Reader>, ReadError> {
-        self.statistics.requested();
-        let recipe = self.source.recipe(&key, ByteRange { start: 0, end: STRETCH }).await?;
-        let (size, modified, etag) = (recipe.size, recipe.modified, recipe.etag.clone());
-        let state = State { stretches: BTreeMap::from([(0, Arc::new(Stretch::new(recipe)))]), ..State::default() };
-        Ok(Arc::new(Reader { pool: self.clone(), key, size, modified, etag, state: Mutex::new(state) }))
+    /// Opens an object as it is now.
+    pub(super) async fn open(self: &Arc<Self>, key: String) -> Result<Arc<Reader>, ReadError> {
+        let key: Arc<str> = key.into();
+        let stretch = self.recipes.open(&key).await?;
+        let (size, modified, etag) = (stretch.size, stretch.modified, stretch.etag.clone());
+        let (state, asking) = (Mutex::default(), tokio::sync::Mutex::default());
+        Ok(Arc::new(Reader { pool: self.clone(), key, size, modified, etag, state, asking }))
     }
 
-    /// All bytes of some chunks of a stretch, in order.
-    async fn load(
-        &self,
-        stretch: &Stretch,
-        list: &Arc<ChunkList>,
-        runs: &Arc<[Run]>,
-        wanted: Vec<usize>,
-    ) -> Result<Vec<u8>, FetchError> {
-        let start = stretch.offsets[wanted[0]];
-        let last = wanted[wanted.len() - 1];
-        let end = stretch.offsets[last] + u64::from(list.chunks[last].raw_len);
-        let mut whole = vec![0; (end - start) as usize];
-        let place = |whole: &mut Vec<u8>, at: usize, bytes: &[u8]| {
-            let from = (stretch.offsets[at] - start) as usize;
-            whole[from..from + bytes.len()].copy_from_slice(bytes);
-        };
-        let mut missing = wanted;
-        if let Some(cache) = self.cache.clone() {
-            let (list, asked) = (list.clone(), std::mem::take(&mut missing));
-            let find = move || {
-                let find = |at: &usize| (*at, cache.find(&list.chunks[*at].digest, list.chunks[*at].raw_len));
-                asked.iter().map(find).collect::<Vec<_>>()
-            };
-            for (at, found) in blocking(find).await.map_err(|_| FetchError::Interrupted)? {
-                self.statistics.looked_up(found.as_ref().map(Vec::len));
-                match found {
-                    Some(bytes) => place(&mut whole, at, &bytes),
-                    None => missing.push(at),
-                }
-            }
-        }
-        let plan = fetches(&list.chunks, &missing);
-        let answers = stream::iter(plan).map(|fetch| {
-            let (source, list, runs) = (self.source.clone(), list.clone(), runs.clone());
-            self.statistics.requested();
-            async move { source.fetch(&list, &runs, &fetch).await }
-        });
-        let mut answers = answers.buffer_unordered(REQUESTS);
-        while let Some(chunks) = answers.try_next().await? {
-            for (at, bytes) in &chunks {
-                place(&mut whole, *at, bytes);
-            }
-            if let Some(cache) = self.cache.clone() {
-                let list = list.clone();
-                let keep =
-                    move || chunks.iter().try_for_each(|(at, bytes)| cache.keep(&list.chunks[*at].digest, bytes));
-                // A cache that is full or gone slows reads down and fails none.
-                if let Ok(Err(error)) = blocking(keep).await {
-                    tracing::warn!(%error, "a chunk was not cached");
-                }
-            }
-        }
-        Ok(whole)
+    /// What of the budget one reader may take that goes on.
+    fn share(&self) -> u64 {
+        // One count is the pool's own.
+        let streams = Arc::strong_count(&self.streams) as u64 - 1;
+        self.budget_bytes / streams.max(1)
     }
 }
 
-/// A recipe, and where its chunks begin.
-struct Stretch {
-    recipe: Recipe,
-    list: Option<(Arc<ChunkList>, Arc<[Run]>)>,
-    /// Where each chunk begins in the object.
-    offsets: Vec<u64>,
-}
-
-impl Stretch {
-    fn new(mut recipe: Recipe) -> Self {
-        let content = std::mem::replace(&mut recipe.content, Content::Inline(Bytes::new()));
-        let mut at = recipe.start;
-        match content {
-            Content::Inline(bytes) => {
-                recipe.content = Content::Inline(bytes);
-                Self { recipe, list: None, offsets: Vec::new() }
-            }
-            Content::Chunks { list, runs } => {
-                let begin = |chunk: &crate::format::chunk_list::ChunkRef| {
-                    let begin = at;
-                    at += u64::from(chunk.raw_len);
-                    begin
-                };
-                let offsets = list.chunks.iter().map(begin).collect();
-                Self { recipe, list: Some((Arc::new(list), runs.into())), offsets }
-            }
-        }
-    }
-
-    /// The chunks that cover a range.
-    fn covering(&self, range: ByteRange) -> Vec<usize> {
-        let first = self.offsets.partition_point(|at| *at <= range.start).saturating_sub(1);
-        let end = self.offsets.partition_point(|at| *at < range.end);
-        (first..end).collect()
-    }
-}
-
-/// A segment's bytes, once they are there, and the memory that was set aside for them.
+/// A group's bytes, once they are there, and the memory that was set aside for them.
 struct Segment {
+    range: ByteRange,
     bytes: OnceCell<Bytes>,
-    _budget: Option<OwnedSemaphorePermit>,
+    /// How many of its bytes the kernel has.
+    given: AtomicU64,
+    _budget: OwnedSemaphorePermit,
 }
 
+/// Where a reader is.
 #[derive(Default)]
 struct State {
-    /// By stretch number.
-    stretches: BTreeMap<u64, Arc<Stretch>>,
-    /// By segment number.
+    /// By where they begin.
     segments: BTreeMap<u64, Arc<Segment>>,
-    /// Where a reader that goes on reads next, and how many segments are read ahead of it.
+    /// Where a reader that goes on reads next, and how many reads it has gone on for.
     next: u64,
+    steps: u32,
+    /// Bytes that are brought ahead.
     ahead: u64,
+    /// The stretch whose recipe is asked for ahead.
+    asked: Option<u64>,
+    stream: Option<Arc<()>>,
 }
 
 /// An open object.
 pub(super) struct Reader {
-    pool: Pool,
-    key: String,
+    pool: Arc<Pool>,
+    key: Arc<str>,
     pub(super) size: u64,
     pub(super) modified: u64,
     etag: String,
     state: Mutex<State>,
+    /// Held while a recipe is asked for: reads at once ask once.
+    asking: tokio::sync::Mutex<()>,
 }
 
 impl Reader {
@@ -199,130 +136,172 @@ impl Reader {
     }
 
     /// Bytes of the object: fewer than asked for only at its end.
-    pub(super) async fn read(self: &Arc<Self>, offset: u64, len: u64) -> Result<Vec<u8>, ReadError> {
+    pub(super) async fn read(self: &Arc<Self>, offset: u64, len: u64) -> Result<Bytes, ReadError> {
         let range = ByteRange { start: offset.min(self.size), end: offset.saturating_add(len).min(self.size) };
-        if range.is_empty() {
-            return Ok(Vec::new());
-        }
-        let goes_on = self.note(range);
-        if !goes_on {
-            return self.bytes(range).await;
-        }
-        let mut out = Vec::with_capacity(range.len() as usize);
-        let mut at = range.start;
+        let goes_on = !range.is_empty() && self.note(range);
+        let (mut at, mut parts) = (range.start, Vec::new());
         while at < range.end {
-            let number = at / SEGMENT;
-            let bytes = self.segment(number).await?;
-            let from = (at - number * SEGMENT) as usize;
-            let to = bytes.len().min((range.end - number * SEGMENT) as usize);
-            out.extend_from_slice(&bytes[from..to]);
-            at = number * SEGMENT + to as u64;
+            let part = self.part(ByteRange { start: at, end: range.end }, goes_on).await?;
+            at += part.len() as u64;
+            parts.push(part);
         }
-        Ok(out)
+        if parts.len() == 1 {
+            return Ok(parts.swap_remove(0));
+        }
+        let mut whole = BytesMut::with_capacity(range.len() as usize);
+        parts.iter().for_each(|part| whole.extend_from_slice(part));
+        Ok(whole.freeze())
     }
 
-    /// Notes where the reader is; whether it goes on from where it was, so that reading ahead pays.
-    fn note(self: &Arc<Self>, range: ByteRange) -> bool {
+    /// Notes where the reader is; whether it goes on from where it was, so that whole groups pay.
+    fn note(&self, range: ByteRange) -> bool {
         let mut state = self.lock();
-        let distance = range.start.abs_diff(state.next);
-        // The kernel asks for neighbouring ranges at once, in any order.
-        let goes_on = distance <= SEGMENT;
-        if !goes_on {
-            state.segments.clear();
-            (state.next, state.ahead) = (range.end, 0);
-            return false;
+        if range.start.abs_diff(state.next) > NEAR {
+            *state = State::default();
         }
         state.next = state.next.max(range.end);
-        let current = range.start / SEGMENT;
-        state.segments.retain(|number, _| *number + 1 >= current);
-        let last = (self.size - 1) / SEGMENT;
-        let until = (range.end / SEGMENT + state.ahead).min(last);
-        state.ahead = (state.ahead * 2).clamp(1, AHEAD_MOST);
-        for number in current + 1..=until {
-            if state.segments.contains_key(&number) {
-                continue;
-            }
-            let Ok(budget) = self.pool.budget.clone().try_acquire_many_owned(SEGMENT as u32) else { break };
-            let segment = Arc::new(Segment { bytes: OnceCell::new(), _budget: Some(budget) });
-            state.segments.insert(number, segment.clone());
-            let reader = self.clone();
-            self.pool.workers.spawn("read ahead", async move {
-                // Who comes to read it meets the error.
-                drop(reader.fill(number, &segment).await);
-            });
+        state.steps = state.steps.saturating_add(1);
+        let goes_on = state.steps > 1 || self.size <= SMALL;
+        if goes_on && state.stream.is_none() {
+            state.stream = Some(self.pool.streams.clone());
         }
-        true
+        goes_on
     }
 
-    async fn segment(&self, number: u64) -> Result<Bytes, ReadError> {
-        let fresh = || Arc::new(Segment { bytes: OnceCell::new(), _budget: None });
-        let segment = self.lock().segments.entry(number).or_insert_with(fresh).clone();
-        self.fill(number, &segment).await
+    /// The first bytes of a range that is not empty.
+    async fn part(self: &Arc<Self>, range: ByteRange, goes_on: bool) -> Result<Bytes, ReadError> {
+        let number = range.start / STRETCH;
+        let stretch = self.stretch(number).await?;
+        let range = ByteRange { start: range.start, end: range.end.min((number + 1) * STRETCH) };
+        let chunks = match &stretch.content {
+            Content::Inline(bytes) => return Ok(bytes.slice(range.start as usize..range.end as usize)),
+            Content::Chunks(chunks) => chunks,
+        };
+        if goes_on && let Some(around) = chunks.group_around(range.start) {
+            let around = within(around, number, self.size);
+            let segment = self.segment(around);
+            self.bring_ahead(around.end);
+            if let Some(segment) = segment {
+                let bytes = self.fill(&segment).await?;
+                let end = range.end.min(around.end);
+                self.gave(&segment, end - range.start);
+                return Ok(bytes.slice((range.start - around.start) as usize..(end - around.start) as usize));
+            }
+        }
+        self.bytes(range).await
     }
 
-    async fn fill(&self, number: u64, segment: &Segment) -> Result<Bytes, ReadError> {
-        let range = ByteRange { start: number * SEGMENT, end: ((number + 1) * SEGMENT).min(self.size) };
-        let load = || async move { self.bytes(range).await.map(Bytes::from) };
-        segment.bytes.get_or_try_init(load).await.cloned()
+    /// The segment of a group; none where there is no memory for it.
+    fn segment(&self, range: ByteRange) -> Option<Arc<Segment>> {
+        let mut state = self.lock();
+        if let Some(segment) = state.segments.get(&range.start) {
+            return Some(segment.clone());
+        }
+        self.add(&mut state, range)
     }
 
-    /// Bytes of the object, by way of its recipes.
-    async fn bytes(&self, range: ByteRange) -> Result<Vec<u8>, ReadError> {
-        let mut out = Vec::with_capacity(range.len() as usize);
-        let mut at = range.start;
-        let mut tries = 0;
-        while at < range.end {
+    fn add(&self, state: &mut State, range: ByteRange) -> Option<Arc<Segment>> {
+        let budget = self.pool.budget.clone().try_acquire_many_owned(range.len() as u32).ok()?;
+        let segment = Arc::new(Segment { range, bytes: OnceCell::new(), given: AtomicU64::new(0), _budget: budget });
+        state.segments.insert(range.start, segment.clone());
+        Some(segment)
+    }
+
+    /// Lets go of a segment that the kernel has all of.
+    fn gave(&self, segment: &Segment, len: u64) {
+        if segment.given.fetch_add(len, Ordering::Relaxed) + len >= segment.range.len() {
+            self.lock().segments.remove(&segment.range.start);
+        }
+    }
+
+    /// Brings the groups that follow, as far ahead as is worth it and as memory allows.
+    fn bring_ahead(self: &Arc<Self>, from: u64) {
+        let mut state = self.lock();
+        // What lies far behind is not asked for any more.
+        let next = state.next;
+        state.segments.retain(|_, segment| segment.range.end + NEAR >= next);
+        let most = AHEAD_MOST.min(self.pool.share());
+        state.ahead = (state.ahead * 2).clamp(AHEAD_FIRST, AHEAD_MOST).min(most);
+        let until = (next + state.ahead).min(self.size);
+        let mut at = from;
+        while at < until {
             let number = at / STRETCH;
-            let stretch = self.stretch(number).await?;
-            let end = range.end.min((number + 1) * STRETCH);
-            let Some((list, runs)) = &stretch.list else {
-                if let Content::Inline(bytes) = &stretch.recipe.content {
-                    out.extend_from_slice(&bytes[at as usize..end as usize]);
+            let Some(stretch) = self.pool.recipes.get(&self.key, number).filter(|it| self.is_mine(it)) else {
+                if state.asked.replace(number) != Some(number) {
+                    let reader = self.clone();
+                    // Who comes to read there meets the error.
+                    self.pool.workers.spawn("recipe ahead", async move { drop(reader.stretch(number).await) });
                 }
-                at = end;
-                continue;
+                return;
             };
-            let wanted = stretch.covering(ByteRange { start: at, end });
-            let Some(first) = wanted.first().map(|first| stretch.offsets[*first]) else {
+            let Content::Chunks(chunks) = &stretch.content else { return };
+            let Some(range) = chunks.group_around(at).map(|range| within(range, number, self.size)) else { return };
+            if !state.segments.contains_key(&range.start) {
+                let Some(segment) = self.add(&mut state, range) else { return };
+                let reader = self.clone();
+                self.pool.workers.spawn("read ahead", async move { drop(reader.fill(&segment).await) });
+            }
+            at = range.end;
+        }
+    }
+
+    async fn fill(&self, segment: &Segment) -> Result<Bytes, ReadError> {
+        segment.bytes.get_or_try_init(|| self.bytes(segment.range)).await.cloned()
+    }
+
+    /// Bytes of one stretch, which has chunks; asks for its recipe again where that has become void.
+    async fn bytes(&self, range: ByteRange) -> Result<Bytes, ReadError> {
+        let number = range.start / STRETCH;
+        let mut tries = 0;
+        loop {
+            let stretch = self.stretch(number).await?;
+            let Content::Chunks(chunks) = &stretch.content else { return Err(ReadError::Replaced) };
+            let wanted = chunks.covering(range);
+            let span = chunks.span(&wanted);
+            if span.start > range.start || span.end < range.end {
                 return Err(ReadError::Replaced);
-            };
-            match self.pool.load(&stretch, list, runs, wanted).await {
+            }
+            match self.pool.loader.load(&stretch, wanted).await {
                 Ok(bytes) => {
-                    let from = (at - first) as usize;
-                    out.extend_from_slice(&bytes[from..from + (end - at) as usize]);
-                    at = end;
+                    return Ok(bytes.slice((range.start - span.start) as usize..(range.end - span.start) as usize));
                 }
                 // The seals are void, or the chunks were moved: the recipe of now says where they are.
                 Err(FetchError::Pull { source, .. }) if tries < TRIES && is_void(&source) => {
                     tries += 1;
-                    self.lock().stretches.remove(&number);
+                    let _asking = self.asking.lock().await;
+                    // Another read may have asked meanwhile.
+                    if self.pool.recipes.get(&self.key, number).is_none_or(|known| Arc::ptr_eq(&known, &stretch)) {
+                        self.pool.recipes.ask(&self.key, number).await?;
+                    }
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(out)
     }
 
     async fn stretch(&self, number: u64) -> Result<Arc<Stretch>, ReadError> {
-        if let Some(stretch) = self.lock().stretches.get(&number) {
-            return Ok(stretch.clone());
+        let known = || self.pool.recipes.get(&self.key, number).filter(|stretch| self.is_mine(stretch));
+        if let Some(stretch) = known() {
+            return Ok(stretch);
         }
-        let range = ByteRange { start: number * STRETCH, end: (number + 1) * STRETCH };
-        self.pool.statistics.requested();
-        let recipe = self.pool.source.recipe(&self.key, range).await?;
-        if recipe.etag != self.etag || recipe.size != self.size {
-            return Err(ReadError::Replaced);
+        let _asking = self.asking.lock().await;
+        if let Some(stretch) = known() {
+            return Ok(stretch);
         }
-        let stretch = Arc::new(Stretch::new(recipe));
-        let mut state = self.lock();
-        // Two: a reader that crosses from one to the next.
-        while state.stretches.len() >= 2 {
-            let far = state.stretches.keys().copied().max_by_key(|other| other.abs_diff(number));
-            far.map(|far| state.stretches.remove(&far));
-        }
-        state.stretches.insert(number, stretch.clone());
-        Ok(stretch)
+        let stretch = self.pool.recipes.find(&self.key, number).await?;
+        if self.is_mine(&stretch) { Ok(stretch) } else { Err(ReadError::Replaced) }
     }
+
+    /// Whether a recipe is of the object that was opened.
+    fn is_mine(&self, stretch: &Stretch) -> bool {
+        stretch.etag == self.etag && stretch.size == self.size
+    }
+}
+
+/// A group's range, as far as it lies in its stretch: neighbouring stretches share the chunk that lies across their border.
+fn within(range: ByteRange, number: u64, size: u64) -> ByteRange {
+    let (first, end) = (number * STRETCH, ((number + 1) * STRETCH).min(size));
+    ByteRange { start: range.start.max(first), end: range.end.min(end) }
 }
 
 /// Whether an answer means that the recipe has become void.

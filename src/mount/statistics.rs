@@ -53,11 +53,11 @@ impl Statistics {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A chunk was looked for in the cache, and these many bytes found.
-    pub(super) fn looked_up(&self, found: Option<usize>) {
-        let counter = if found.is_some() { &self.cache_hits } else { &self.cache_misses };
-        counter.fetch_add(1, Ordering::Relaxed);
-        self.cache_bytes.fetch_add(found.unwrap_or(0) as u64, Ordering::Relaxed);
+    /// So many chunks were looked for in the cache, so many of them missed, and these many bytes found.
+    pub(super) fn looked_up(&self, chunks: usize, missed: usize, bytes: u64) {
+        self.cache_hits.fetch_add((chunks - missed) as u64, Ordering::Relaxed);
+        self.cache_misses.fetch_add(missed as u64, Ordering::Relaxed);
+        self.cache_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// The counted figures; what is not counted is zero.

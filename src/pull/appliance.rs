@@ -15,6 +15,8 @@ use crate::sys::wire::{self, Client, ClientConfig, Trust, WireError};
 
 /// For one answer, its body included: past it the connection is taken for dead and made anew.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+/// Connections that are kept for the next request.
+const IDLE: usize = 32;
 /// The longest error text that is read.
 const ERROR_BYTES_MAX: usize = 64 * 1024;
 const BACK_OFF_FIRST: Duration = Duration::from_millis(250);
@@ -144,8 +146,14 @@ impl Appliance {
             (Some("https"), Some(pin)) => Trust::Pin(pin),
             _ => return Err(bad()),
         };
-        let config = ClientConfig { answer: Some(ANSWER_LIMIT), ..ClientConfig::default() };
+        let config = ClientConfig { answer: Some(ANSWER_LIMIT), idle_connections: IDLE, ..ClientConfig::default() };
         Ok(Self { client: Client::new(trust, config), base, login: login.header() })
+    }
+
+    /// What tells the login that it uses from others: what one may read, another may not.
+    #[must_use]
+    pub fn login_digest(&self) -> [u8; 32] {
+        blake3::derive_key("bedplate 2026 login of an appliance", self.login.as_bytes())
     }
 
     /// Its host and port, for a trial connection.

@@ -171,7 +171,7 @@ impl ImageSource {
 }
 
 /// Decodes and verifies every chunk of a request.
-pub(super) fn unpack(list: &ChunkList, fetch: &Fetch, stored: &Bytes) -> Result<Vec<(usize, Vec<u8>)>, FetchError> {
+fn unpack(list: &ChunkList, fetch: &Fetch, stored: &Bytes) -> Result<Vec<(usize, Vec<u8>)>, FetchError> {
     let mut done: Vec<(usize, Vec<u8>)> = Vec::with_capacity(fetch.chunks.len());
     let mut decoder = Decoder::new();
     for &at in &fetch.chunks {

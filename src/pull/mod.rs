@@ -4,9 +4,11 @@
 mod appliance;
 mod image;
 mod object;
+mod place;
 mod plan;
 
 pub use appliance::{Appliance, Login, Patience, PullError, with_causes};
 pub use image::{FetchError, ImageSource, Segment};
-pub use object::{ObjectSource, query_value};
+pub use object::{ObjectSource, SnapshotId, query_value};
+pub use place::{Damage, place};
 pub use plan::{Fetch, fetches};

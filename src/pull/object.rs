@@ -1,22 +1,45 @@
-//! Objects of the appliance: the recipe of a stretch, and the chunks that it names, verified.
+//! Objects of the appliance: the recipe of a stretch, and the stored bytes that it opens.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
+use hyper::StatusCode;
+use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use super::appliance::{Appliance, Patience, PullError};
-use super::image::{FetchError, unpack};
+use super::image::FetchError;
 use super::plan::Fetch;
 use crate::format::chunk_list::ChunkList;
-use crate::format::recipe::{Recipe, Run};
-use crate::model::ByteRange;
+use crate::format::recipe::{Recipe, Run, STORED_MAX};
+use crate::model::{ByteRange, Digest};
 
 /// Longest recipe that is read, in bytes.
 const RECIPE_MAX: usize = 64 * 1024 * 1024;
 /// Requests for pack ranges under way at once.
 const CONNECTIONS: usize = 32;
+
+/// What the appliance says of a snapshot.
+#[derive(Deserialize)]
+struct SnapshotSeen {
+    created: u64,
+}
+
+/// A snapshot as one login sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotId([u8; 32]);
+
+impl SnapshotId {
+    /// The name of the recipe of one of its objects' stretches.
+    #[must_use]
+    pub fn recipe_name(&self, key: &str, number: u64) -> Digest {
+        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        hasher.update(&number.to_le_bytes()).update(key.as_bytes());
+        Digest(hasher.finalize().into())
+    }
+}
 
 /// Reads objects of one bucket. Cheap to clone.
 #[derive(Clone)]
@@ -42,43 +65,49 @@ impl ObjectSource {
         self.fetched.load(Ordering::Relaxed)
     }
 
-    /// The recipe of a stretch of an object.
-    pub async fn recipe(&self, key: &str, stretch: ByteRange) -> Result<Recipe, PullError> {
+    /// The recipe of a stretch of an object, with what it leads to where that is little. None where the object is still the one that
+    /// `known` tells by when it was written and its entity tag.
+    pub async fn recipe(
+        &self,
+        key: &str,
+        stretch: ByteRange,
+        known: Option<(u64, &str)>,
+    ) -> Result<Option<Recipe>, PullError> {
         let (bucket, key) = (query_value(&self.bucket), query_value(key));
-        let path = format!("/api/v1/pull/objects/{bucket}?key={key}&start={}&end={}", stretch.start, stretch.end);
+        let (start, end) = (stretch.start, stretch.end);
+        let mut path = format!("/api/v1/pull/objects/{bucket}?key={key}&start={start}&end={end}&stored={STORED_MAX}");
+        if let Some((modified, etag)) = known {
+            let _cannot_fail = write!(path, "&unless={modified}-{}", query_value(etag));
+        }
         let what = "fetching a recipe";
-        let bytes = self.patience.keep_trying(what, || self.appliance.get(&path, None, RECIPE_MAX)).await?;
+        let bytes = match self.patience.keep_trying(what, || self.appliance.get(&path, None, RECIPE_MAX)).await {
+            Err(error) if error.status() == Some(StatusCode::NOT_MODIFIED) => return Ok(None),
+            answer => answer?,
+        };
         self.fetched.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         let bad = |what: String| PullError::BadAnswer { path: path.clone(), what };
         let recipe = Recipe::decode(&bytes).map_err(|error| bad(error.to_string()))?;
-        let end = recipe.start + recipe.len();
-        // Whoever reads by it goes by its places.
-        if recipe.start > stretch.start.min(recipe.size) || end < stretch.end.min(recipe.size) {
+        if !recipe.covers(stretch) {
+            let end = recipe.start + recipe.len();
             return Err(bad(format!("it covers bytes {} to {end} of {} only", recipe.start, recipe.size)));
         }
-        Ok(recipe)
+        Ok(Some(recipe))
     }
 
-    /// The chunks of a request, each verified, with its place in the list. What comes damaged is asked for once more.
-    pub async fn fetch(
-        &self,
-        list: &Arc<ChunkList>,
-        runs: &[Run],
-        fetch: &Fetch,
-    ) -> Result<Vec<(usize, Vec<u8>)>, FetchError> {
+    /// A name for what a key shows in a snapshot, which never changes: another snapshot of the same name, another key and another
+    /// login have others.
+    pub async fn snapshot_name(&self) -> Result<SnapshotId, PullError> {
+        let path = format!("/api/v1/pull/snapshots/{}", query_value(&self.bucket));
+        let what = "asking which snapshot this is";
+        let seen: SnapshotSeen = self.patience.keep_trying(what, || self.appliance.get_json(&path)).await?;
+        let mut hasher = blake3::Hasher::new_keyed(&self.appliance.login_digest());
+        hasher.update(&seen.created.to_le_bytes()).update(self.bucket.as_bytes());
+        Ok(SnapshotId(hasher.finalize().into()))
+    }
+
+    /// The stored bytes of a request: nothing in them is verified yet ([`place`](super::place)).
+    pub async fn stored(&self, list: &ChunkList, runs: &[Run], fetch: &Fetch) -> Result<Bytes, FetchError> {
         let _slot = self.slots.acquire().await.map_err(|_| FetchError::Interrupted)?;
-        match self.fetch_once(list, runs, fetch).await {
-            Err(FetchError::Damaged { .. }) => self.fetch_once(list, runs, fetch).await,
-            done => done,
-        }
-    }
-
-    async fn fetch_once(
-        &self,
-        list: &Arc<ChunkList>,
-        runs: &[Run],
-        fetch: &Fetch,
-    ) -> Result<Vec<(usize, Vec<u8>)>, FetchError> {
         let pack = list.packs[fetch.pack as usize];
         let what = format!("fetching bytes {} to {} of pack {pack}", fetch.range.start, fetch.range.end);
         let path = format!("/api/v1/pull/runs/{pack}");
@@ -104,10 +133,7 @@ impl ObjectSource {
             .await
             .map_err(|source| FetchError::Pull { what: what.clone(), source })?;
         self.fetched.fetch_add(stored.len() as u64, Ordering::Relaxed);
-        let (list, fetch) = (list.clone(), fetch.clone());
-        tokio::task::spawn_blocking(move || unpack(&list, &fetch, &stored))
-            .await
-            .map_err(|_| FetchError::Interrupted)?
+        Ok(stored)
     }
 }
 

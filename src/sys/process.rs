@@ -53,6 +53,21 @@ pub fn detach(folder: &std::path::Path) -> io::Result<()> {
     }
 }
 
+/// Lets the kernel read ahead by so many bytes in what is mounted on `folder`, which is absolute; only root may. Asks nothing of
+/// what is mounted.
+pub fn set_read_ahead(folder: &std::path::Path, bytes: usize) -> io::Result<()> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let device = device_of(&mounts, folder).ok_or(io::ErrorKind::NotFound)?;
+    std::fs::write(format!("/sys/class/bdi/{device}/read_ahead_kb"), (bytes / 1024).to_string())
+}
+
+/// The device that was mounted last on a folder, as mountinfo names it. Names that it has to quote are not found.
+fn device_of<'a>(mounts: &'a str, folder: &std::path::Path) -> Option<&'a str> {
+    let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let mut mounted = fields.filter(|fields| fields.get(4).copied() == folder.to_str());
+    mounted.next_back()?.get(2).copied()
+}
+
 /// A text that names this process and no other, also after a restart of the machine.
 #[must_use]
 pub fn identity() -> String {
@@ -126,4 +141,23 @@ pub fn set_immutable(file: &std::fs::File, immutable: bool) -> io::Result<bool> 
         ioctl_setflags(file, wanted)?;
     }
     Ok(was)
+}
+
+#[cfg(test)]
+mod tests {
+    //! A mount is found by its folder; of several on one, the last.
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn mounts_have_devices() {
+        let mounts = "21 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw\n\
+                      40 21 0:50 / /mnt/data ro,nosuid - fuse.bedplate data@v1/ ro\n\
+                      41 40 0:51 / /mnt/data ro,nosuid - fuse.bedplate data@v2/ ro\n";
+        assert_eq!(device_of(mounts, Path::new("/mnt/data")), Some("0:51"));
+        assert_eq!(device_of(mounts, Path::new("/")), Some("8:1"));
+        assert_eq!(device_of(mounts, Path::new("/mnt")), None);
+        assert_eq!(device_of("broken\n", Path::new("/mnt")), None);
+    }
 }

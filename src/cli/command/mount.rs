@@ -19,7 +19,7 @@ use crate::cli::{Context, fstab, remote};
 use crate::model::Secret;
 use crate::model::{BucketName, ByteSize};
 use crate::mount::{self, Bucket, BucketError, Cache, Figures, Mount, MountSettings, STATISTICS_FILE};
-use crate::pull::{Appliance, Login};
+use crate::pull::{Appliance, Login, ObjectSource, Patience};
 use crate::sys::{process, wire};
 use crate::telemetry::log;
 
@@ -135,8 +135,11 @@ pub async fn run(args: MountArgs, context: &Context) -> Result<Exit, CliError> {
     let s3 = Arc::new(remote::open(context, &bucket)?);
     let names = Bucket::new(&context.s3_url, &bucket, (&own.access_key, &own.secret_key), patience)?;
     names.impatient().probe().await.map_err(|error| unlisted(context, bucket.as_str(), &error))?;
+    let source = ObjectSource::new(appliance.clone(), bucket.as_str(), Patience::For(patience));
+    let snapshot = if bucket.snapshot().is_some() { Some(source.snapshot_name().await?) } else { None };
     let settings = MountSettings {
         bucket: bucket.to_string(),
+        snapshot,
         prefix,
         uid: args.uid.unwrap_or_else(process::user),
         gid: args.gid.unwrap_or_else(process::group),

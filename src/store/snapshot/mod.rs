@@ -114,6 +114,12 @@ impl Store {
         Ok(found.into_iter().map(|(bucket, name, row)| info(bucket, name, row)).collect())
     }
 
+    /// When the snapshot was made that this name stands for, `BUCKET@NAME`: which one of its name it is.
+    pub async fn snapshot_made(&self, name: &BucketName) -> Result<Timestamp, StoreError> {
+        let row = self.inner.view(name).await?.snapshot;
+        row.map(|row| row.created).ok_or_else(|| StoreError::NoSuchSnapshot(name.clone()))
+    }
+
     /// All rows of snapshots whose keys begin with `prefix`, those that are being removed among them.
     async fn all_snapshots(&self, prefix: Vec<u8>) -> Result<Vec<(BucketName, SnapshotName, SnapshotRow)>, StoreError> {
         let (end, mut start, mut found) = (prefix_end(&prefix), prefix, Vec::new());

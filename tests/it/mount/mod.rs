@@ -1,6 +1,7 @@
 //! A mount shows what was put: whole and in ranges, from the appliance or from the node's cache, across damage of the cache and
 //! kills of the appliance; and one mount's death leaves the others alone.
 
+mod cache;
 mod model;
 mod promises;
 
@@ -159,45 +160,6 @@ fn shows_what_was_put_whole_and_in_ranges() {
     assert_eq!(fs::read(below.path("c/deep.txt")).unwrap(), b"deep".repeat(5_000));
     below.stop();
     mounted.stop();
-}
-
-#[test]
-fn the_cache_is_shared_and_damage_in_it_is_noticed() {
-    if !can_mount() {
-        return;
-    }
-    let (server, files) = stocked(9_000_000);
-    let content = &files[0].1;
-    let first = Mounted::new(&server, "data", "first", &[]);
-    assert!(fs::read(first.path("large.bin")).unwrap() == *content);
-    let cached = |folder: &Path| -> Vec<PathBuf> {
-        let shards = fs::read_dir(folder).unwrap().map(|shard| shard.unwrap().path());
-        shards.flat_map(|shard| fs::read_dir(shard).unwrap().map(|file| file.unwrap().path())).collect()
-    };
-    let chunks = cached(&server.path("cache"));
-    assert!(chunks.len() > 30, "{} chunks cached", chunks.len());
-    // Half of the chunks are damaged, and the daemon of the first mount dies.
-    for chunk in chunks.iter().step_by(2) {
-        let mut bytes = fs::read(chunk).unwrap();
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-        fs::write(chunk, bytes).unwrap();
-    }
-    let second = Mounted::new(&server, "data", "second", &[]);
-    drop(first);
-    assert!(fs::read(second.path("large.bin")).unwrap() == *content);
-    assert!(fs::read_to_string(server.path("second.log")).unwrap().contains("damaged"));
-    // Everything is in the cache again: a third mount fetches recipes, and no packs.
-    let third = Mounted::new(&server, "data", "third", &[]);
-    let before = pack_requests(&server);
-    assert!(fs::read(third.path("large.bin")).unwrap() == *content);
-    assert_eq!(pack_requests(&server), before);
-}
-
-/// Requests for pack ranges that the appliance has answered.
-fn pack_requests(server: &Server) -> String {
-    let figures = crate::support::get(server.api(), "/metrics").unwrap();
-    figures.lines().filter(|line| line.contains("/pull/runs/")).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
