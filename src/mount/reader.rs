@@ -17,9 +17,9 @@ use crate::model::ByteRange;
 use crate::pull::{FetchError, ObjectSource, PullError, SnapshotId};
 use crate::sys::worker::Workers;
 
-/// How far a read may lie from where the last one ended and still go on from it: the kernel asks for neighbouring ranges at once,
-/// in any order.
-const NEAR: u64 = 1024 * 1024;
+/// How far a read may lie from where the last one ended and still go on from it, in bytes: the kernel asks for several neighbouring
+/// ranges at once, and they come in any order.
+const NEAR: u64 = 8 * 1024 * 1024;
 /// Objects up to this size are brought whole at the first read of them, in bytes.
 const SMALL: u64 = 1024 * 1024;
 /// Bytes that are brought ahead of one reader: at first, and at most.
