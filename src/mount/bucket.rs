@@ -27,7 +27,9 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Longest list or error that is read, in bytes: a page has 1,000 keys of at most 1,024 bytes, each byte escaped.
 const TEXT_MAX: usize = 8 * 1024 * 1024;
 const RENAME_SOURCE: HeaderName = HeaderName::from_static("x-amz-rename-source");
+const RENAME_SOURCE_IF_MATCH: HeaderName = HeaderName::from_static("x-amz-rename-source-if-match");
 const COPY_SOURCE: HeaderName = HeaderName::from_static("x-amz-copy-source");
+const COPY_SOURCE_IF_MATCH: HeaderName = HeaderName::from_static("x-amz-copy-source-if-match");
 
 /// Why S3 did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -163,7 +165,7 @@ impl Bucket {
     /// Bytes of an object, as long as it is the one of this entity tag.
     pub(super) async fn get(&self, key: &str, etag: &str, range: ByteRange) -> Result<Bytes, BucketError> {
         let limit = usize::try_from(range.len()).unwrap_or(usize::MAX);
-        let headers = [(RANGE, format!("bytes={}-{}", range.start, range.end - 1)), (IF_MATCH, format!("\"{etag}\""))];
+        let headers = [(RANGE, format!("bytes={}-{}", range.start, range.end - 1)), (IF_MATCH, quoted(etag))];
         let path = path_of(key);
         let bytes = self.patiently(Ask::of(Method::GET, &path, &headers), limit).await?;
         if bytes.len() == limit { Ok(bytes) } else { Err(BucketError::BadAnswer("a range is short")) }
@@ -176,16 +178,18 @@ impl Bucket {
         self.patiently(ask, TEXT_MAX).await.map(drop)
     }
 
-    /// Deletes an object; one that is not there is deleted, too.
-    pub(super) async fn delete(&self, key: &str) -> Result<(), BucketError> {
+    /// Deletes an object, where one is named by its entity tag that one alone; what is not there is deleted, too.
+    pub(super) async fn delete(&self, key: &str, etag: Option<&str>) -> Result<(), BucketError> {
         let path = path_of(key);
-        self.patiently(Ask::of(Method::DELETE, &path, &[]), TEXT_MAX).await.map(drop)
+        let headers: Vec<_> = etag.iter().map(|etag| (IF_MATCH, quoted(etag))).collect();
+        self.patiently(Ask::of(Method::DELETE, &path, &headers), TEXT_MAX).await.map(drop)
     }
 
     /// Gives an object another name, in one step, over what has that name unless it is to be left alone. Where an answer is lost and
     /// it is asked again, the object is not found any more: whoever asks looks whether it has its name.
-    pub(super) async fn rename(&self, from: &str, to: &str, replaces: bool) -> Result<(), BucketError> {
-        let mut headers = vec![(RENAME_SOURCE, self.source(from))];
+    pub(super) async fn rename(&self, from: &str, etag: &str, to: &str, replaces: bool) -> Result<(), BucketError> {
+        // Asked again, it must not move what has come under the old name since.
+        let mut headers = vec![(RENAME_SOURCE, self.source(from)), (RENAME_SOURCE_IF_MATCH, quoted(etag))];
         if !replaces {
             headers.push((IF_NONE_MATCH, "*".to_owned()));
         }
@@ -194,8 +198,8 @@ impl Bucket {
     }
 
     /// Puts a copy of an object under another name; no data moves.
-    pub(super) async fn copy(&self, from: &str, to: &str) -> Result<(), BucketError> {
-        let headers = [(COPY_SOURCE, self.source(from))];
+    pub(super) async fn copy(&self, from: &str, etag: &str, to: &str) -> Result<(), BucketError> {
+        let headers = [(COPY_SOURCE, self.source(from)), (COPY_SOURCE_IF_MATCH, quoted(etag))];
         let path = path_of(to);
         let answer = self.patiently(Ask::of(Method::PUT, &path, &headers), TEXT_MAX).await?;
         // A copy that takes long answers 200 before it knows its end.
@@ -260,6 +264,11 @@ impl Bucket {
         let said = |name| listed::element(&text, name).unwrap_or_default().to_owned();
         Err(BucketError::Refused { status, code: said("Code"), message: said("Message") })
     }
+}
+
+/// An entity tag as headers have it.
+fn quoted(etag: &str) -> String {
+    format!("\"{etag}\"")
 }
 
 /// The path of a key below its bucket.

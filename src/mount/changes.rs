@@ -156,7 +156,7 @@ impl Inner {
     }
 
     fn target<'a>(&'a self, key: Option<&'a str>) -> Target<'a> {
-        Target { s3: &self.s3, bucket: self.bucket(), key }
+        Target { s3: &self.s3, bucket: self.bucket(), workers: &self.workers, key }
     }
 
     /// Holds a file that nothing was written to, so that it can be changed.
@@ -289,7 +289,7 @@ impl Inner {
 
     pub(super) async fn unlink(&self, parent: u64, name: &str) -> Result<(), Errno> {
         let key = self.key_in(parent, name)?;
-        self.bucket().delete(&key).await.map_err(|error| refused(&error))?;
+        self.bucket().delete(&key, None).await.map_err(|error| refused(&error))?;
         self.tree.removed(parent, name);
         self.keep_folder(parent).await
     }
@@ -310,7 +310,7 @@ impl Inner {
         {
             return Err(Errno::ENOTEMPTY);
         }
-        self.bucket().delete(&folder).await.map_err(|error| refused(&error))?;
+        self.bucket().delete(&folder, None).await.map_err(|error| refused(&error))?;
         self.tree.removed(parent, name);
         self.keep_folder(parent).await
     }
@@ -332,36 +332,44 @@ impl Inner {
             }
             self.store(&written).await?;
         }
-        let moving = self.listing.find(&source).await.map_err(|error| refused(&error))?.ok_or(Errno::ENOENT)?;
-        if moving.is_folder {
-            // mv copies, then.
-            return Err(Errno::EXDEV);
-        }
+        let Some(moving) = self.listing.object(&source).await.map_err(|error| refused(&error))? else {
+            // mv copies a folder, then.
+            let found = self.listing.find(&source).await.map_err(|error| refused(&error))?;
+            return Err(found.map_or(Errno::ENOENT, |_| Errno::EXDEV));
+        };
         match self.listing.find(&target).await.map_err(|error| refused(&error))? {
             Some(facts) if facts.is_folder => return Err(Errno::EISDIR),
             Some(_) if !replaces => return Err(Errno::EEXIST),
             _ => {}
         }
         if source != target {
-            self.give_name(&source, &target, moving, replaces).await?;
+            self.give_name(&source, &target, &moving, replaces).await?;
         }
         self.tree.moved(from, to);
         self.keep_folder(from.0).await
     }
 
     /// Gives an object another name: in one step, or by a copy where S3 has no such step for it.
-    async fn give_name(&self, source: &str, target: &str, moving: Facts, replaces: bool) -> Result<(), Errno> {
-        let Err(refusal) = self.bucket().rename(source, target, replaces).await else { return Ok(()) };
-        let status = refusal.status().map(|status| status.as_u16());
-        match status {
+    async fn give_name(
+        &self,
+        source: &str,
+        target: &str,
+        (moving, etag): &(Facts, String),
+        replaces: bool,
+    ) -> Result<(), Errno> {
+        let Err(refusal) = self.bucket().rename(source, etag, target, replaces).await else { return Ok(()) };
+        match refusal.status().map(|status| status.as_u16()) {
             // It was done, and the answer was lost.
-            Some(404 | 412) if self.has_moved(source, target, moving).await => Ok(()),
-            Some(412) => Err(Errno::EEXIST),
+            Some(404 | 412) if self.has_moved(source, target, *moving).await => Ok(()),
+            Some(412) if !replaces && self.listing.find(target).await.is_ok_and(|found| found.is_some()) => {
+                Err(Errno::EEXIST)
+            }
             // Encrypted, or in a bucket that keeps versions.
             _ if is_unfit(&refusal) => {
-                self.bucket().copy(source, target).await.map_err(|error| refused(&error))?;
-                self.bucket().delete(source).await.map_err(|error| refused(&error))
+                self.bucket().copy(source, etag, target).await.map_err(|error| refused(&error))?;
+                self.bucket().delete(source, Some(etag)).await.map_err(|error| refused(&error))
             }
+            // Where the object is another by now, the kernel looks again and asks again.
             _ => Err(refused(&refusal)),
         }
     }

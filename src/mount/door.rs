@@ -15,7 +15,6 @@ use tokio::runtime::Handle;
 use super::folders::Filled;
 use super::inner::{Inner, Open};
 use super::tree::Facts;
-use crate::sys::worker::Workers;
 
 /// Requests that the kernel may have under way that nobody waits for yet.
 const BACKGROUND: u16 = 64;
@@ -23,18 +22,17 @@ const BACKGROUND: u16 = 64;
 /// The mount as the kernel asks it.
 pub(super) struct Door {
     inner: Arc<Inner>,
-    workers: Workers,
     runtime: Handle,
 }
 
 impl Door {
-    pub(super) fn new(inner: Inner, workers: Workers) -> Self {
-        Self { inner: Arc::new(inner), workers, runtime: Handle::current() }
+    pub(super) fn new(inner: Inner) -> Self {
+        Self { inner: Arc::new(inner), runtime: Handle::current() }
     }
 
     fn answer<F: Future<Output = ()> + Send + 'static>(&self, work: impl FnOnce(Arc<Inner>) -> F) {
         let _within = self.runtime.enter();
-        self.workers.spawn("answer", work(self.inner.clone()));
+        self.inner.workers.spawn("answer", work(self.inner.clone()));
     }
 
     fn list(&self, ino: INodeNo, fh: FileHandle, offset: u64, reply: Filled) {

@@ -12,12 +12,13 @@ use object_store::aws::AmazonS3;
 use super::MountSettings;
 use super::answers::{failed, refused};
 use super::changes::{Sharing, Written};
-use super::listing::{Listing, Page};
+use super::listing::{Listing, NAME_MAX, Page};
 use super::plain::Plain;
 use super::reader::{Pool, ReadError, Reader};
 use super::statistics::{STATISTICS_FILE, Statistics};
 use super::tree::{Facts, ROOT, STATISTICS, Tree};
 use crate::sys::clock;
+use crate::sys::worker::Workers;
 
 /// How long the kernel believes what never changes.
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3_600);
@@ -65,6 +66,7 @@ pub(super) struct Inner {
     pub(super) settings: MountSettings,
     pub(super) listing: Listing,
     pub(super) s3: Arc<AmazonS3>,
+    pub(super) workers: Workers,
     pool: Arc<Pool>,
     pub(super) tree: Tree,
     pub(super) statistics: Arc<Statistics>,
@@ -79,7 +81,13 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    pub(super) fn new(settings: MountSettings, listing: Listing, s3: Arc<AmazonS3>, pool: Arc<Pool>) -> Self {
+    pub(super) fn new(
+        settings: MountSettings,
+        listing: Listing,
+        s3: Arc<AmazonS3>,
+        pool: Arc<Pool>,
+        workers: Workers,
+    ) -> Self {
         Self {
             believed: if settings.bucket.contains('@') { FOR_EVER } else { SHORTLY },
             tree: Tree::new(&settings.prefix),
@@ -87,6 +95,7 @@ impl Inner {
             settings,
             listing,
             s3,
+            workers,
             pool,
             writers: Mutex::default(),
             files: Mutex::default(),
@@ -160,6 +169,9 @@ impl Inner {
     pub(super) async fn lookup(&self, parent: u64, name: &str) -> Result<(u64, Facts), Errno> {
         if (parent, name) == (ROOT, STATISTICS_FILE) {
             return Ok((STATISTICS, Facts { is_folder: false, size: 0, modified: 0 }));
+        }
+        if name.len() > NAME_MAX {
+            return Err(Errno::ENAMETOOLONG);
         }
         let folder = self.tree.key(parent).ok_or(Errno::ESTALE)?;
         let known = self.tree.number(parent, name).filter(|number| self.writing(*number).is_some());

@@ -110,7 +110,7 @@ impl Mount {
         let mut config = fuser::Config::default();
         config.mount_options = options;
         config.acl = if settings.allow_other { fuser::SessionACL::All } else { fuser::SessionACL::Owner };
-        let door = door::Door::new(inner::Inner::new(settings, listing, s3, Arc::new(pool)), workers.clone());
+        let door = door::Door::new(inner::Inner::new(settings, listing, s3, Arc::new(pool), workers.clone()));
         // Asked before it is covered: nobody answers yet for what covers it.
         let folder = folder.canonicalize()?;
         let session = fuser::Session::new(door, &folder, &config)?;

@@ -4,14 +4,15 @@
 use bytes::{Bytes, BytesMut};
 use fuser::Errno;
 use futures_util::StreamExt as _;
-use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use object_store::aws::AmazonS3;
 use object_store::path::Path;
-use object_store::{MultipartUpload, ObjectStoreExt as _, Result};
+use object_store::{Error, MultipartUpload, ObjectStoreExt as _, Result};
+use tokio::sync::oneshot;
 
 use super::answers::{refused, unstored};
 use super::bucket::Bucket;
+use crate::sys::worker::Workers;
 
 /// Bytes of one part; also the longest file that is held whole.
 pub(super) const PART: usize = 16 * 1024 * 1024;
@@ -23,6 +24,8 @@ const PARTS_AT_ONCE: usize = 2;
 pub(super) struct Target<'a> {
     pub(super) s3: &'a AmazonS3,
     pub(super) bucket: &'a Bucket,
+    /// Who sends parts.
+    pub(super) workers: &'a Workers,
     /// The object's key now; none where the file was removed.
     pub(super) key: Option<&'a str>,
 }
@@ -42,7 +45,7 @@ pub(super) enum Writer {
 /// A long file under way.
 pub(super) struct Sent {
     upload: Box<dyn MultipartUpload>,
-    under_way: FuturesUnordered<BoxFuture<'static, Result<()>>>,
+    under_way: FuturesUnordered<oneshot::Receiver<Result<()>>>,
     /// Bytes that were given to parts.
     bytes: u64,
     /// What was not.
@@ -50,26 +53,33 @@ pub(super) struct Sent {
 }
 
 impl Sent {
-    /// Gives what is there to a part.
-    async fn send(&mut self) -> Result<()> {
+    /// Gives what is there to a part, which travels whether or not anybody waits for it.
+    async fn send(&mut self, workers: &Workers) -> Result<()> {
         let part: Bytes = self.tail.split().freeze();
         self.bytes += part.len() as u64;
-        self.under_way.push(self.upload.put_part(part.into()));
-        while self.under_way.len() > PARTS_AT_ONCE {
+        let (tell, told) = oneshot::channel();
+        let travel = self.upload.put_part(part.into());
+        // Nobody hears it where the upload was given up.
+        workers.spawn("a part", async move { drop(tell.send(travel.await)) });
+        self.under_way.push(told);
+        self.wait(PARTS_AT_ONCE).await
+    }
+
+    /// Waits until at most so many parts are under way.
+    async fn wait(&mut self, most: usize) -> Result<()> {
+        while self.under_way.len() > most {
             if let Some(done) = self.under_way.next().await {
-                done?;
+                done.unwrap_or_else(|_| Err(Error::Generic { store: "S3", source: "a part was lost".into() }))?;
             }
         }
         Ok(())
     }
 
-    async fn complete(&mut self) -> Result<u64> {
+    async fn complete(&mut self, workers: &Workers) -> Result<u64> {
         if !self.tail.is_empty() {
-            self.send().await?;
+            self.send(workers).await?;
         }
-        while let Some(done) = self.under_way.next().await {
-            done?;
-        }
+        self.wait(0).await?;
         self.upload.complete().await?;
         Ok(self.bytes)
     }
@@ -162,7 +172,7 @@ impl Writer {
             *self = Self::Sent(Sent { upload, under_way: FuturesUnordered::new(), bytes: 0, tail });
         }
         let Self::Sent(sent) = self else { return Ok(()) };
-        match sent.send().await {
+        match sent.send(to.workers).await {
             Ok(()) => Ok(()),
             Err(error) => {
                 self.give_up().await;
@@ -192,7 +202,7 @@ impl Writer {
                 *is_owing = false;
                 Ok(())
             }
-            Self::Sent(sent) => match sent.complete().await {
+            Self::Sent(sent) => match sent.complete(to.workers).await {
                 Ok(size) => {
                     *self = Self::Untouched(size);
                     Ok(())
