@@ -15,7 +15,7 @@ import pyarrow.parquet
 import s3fs
 from datasets import Dataset, load_dataset, load_from_disk
 
-from mounting import bedplate, mounted
+from mounting import bedplate, mounted, snapshot
 from steps import ENDPOINT, WORK, check, equal, main, run, step
 
 BUCKET = "python-datasets"
@@ -43,7 +43,7 @@ def write():
             with open(folder / f"lines/{shard}.jsonl", "w") as out:
                 out.writelines(json.dumps(row) + "\n" for row in part)
         equal(pyarrow.parquet.read_table(folder / "1.parquet").num_rows, 3_000)
-    bedplate("snapshot", "create", BUCKET, "v1")
+    snapshot(BUCKET, "v1")
 
 
 @step("load_dataset from a mounted snapshot, also offline")
@@ -99,6 +99,7 @@ def beside():
     fs = s3fs.S3FileSystem(**OPTIONS)
     with mounted(BUCKET, "--read-write") as folder:
         (folder / "from-mount").write_text("mount")
+        fs.invalidate_cache()  # it keeps the lists that it has seen
         with fsspec.open(f"s3://{BUCKET}/from-mount", "rt", **OPTIONS) as source:
             equal(source.read(), "mount")
         with fsspec.open(f"s3://{BUCKET}/from-s3", "wb", **OPTIONS) as out:
@@ -111,8 +112,7 @@ def beside():
         fs.invalidate_cache()
         check(not fs.exists(f"{BUCKET}/from-s3"), "what was removed is still there")
         equal(sorted(os.listdir(folder / "lines")), ["0.jsonl", "1.jsonl", "2.jsonl"])
-    snapshot = s3fs.S3FileSystem(**OPTIONS).cat(f"{BUCKET}_at_v1/lines/0.jsonl")
-    equal(json.loads(snapshot.splitlines()[0]), rows[0])
+    equal(json.loads(fs.cat(f"{BUCKET}_at_v1/lines/0.jsonl").splitlines()[0]), rows[0])
 
 
 main(f"{datasets.__version__} (s3fs {s3fs.__version__})")

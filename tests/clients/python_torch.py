@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch.distributed.checkpoint.fsspec_filesystem import FsspecReader, FsspecWriter
 from torch.utils.data import DataLoader, Dataset
 
-from mounting import bedplate, figures, mounted
+from mounting import bedplate, figures, mounted, snapshot
 from steps import ENDPOINT, MIB, WORK, check, equal, file, main, noise, step
 
 BUCKET = "python-torch"
@@ -61,7 +61,7 @@ def loader():
         file(f"samples/{name}", body)
     bedplate("bucket", "create", BUCKET)
     bedplate("put", "--recursive", WORK / "samples", f"{BUCKET}/samples")
-    bedplate("snapshot", "create", BUCKET, "v1")
+    snapshot(BUCKET, "v1")
     with mounted(f"{BUCKET}@v1/samples") as folder:
         data = Files(folder)
         equal(len(data), len(samples))
@@ -159,7 +159,7 @@ def tars():
             for number in range(120):
                 sink.write({"__key__": f"{number:05}", "bin": noise(number, 5000), "cls": number % 10})
         equal(len(list((folder / "shards").iterdir())), 3)
-    bedplate("snapshot", "create", BUCKET, "v2")
+    snapshot(BUCKET, "v2")
     with mounted(f"{BUCKET}@v2") as folder:
         read_tars(f"{folder}/shards/{{0000..0002}}.tar")
         with tarfile.open(folder / "shards/0001.tar") as archive:

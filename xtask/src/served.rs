@@ -58,6 +58,11 @@ impl Served {
         command
     }
 
+    /// Its data folder.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
     /// Where the control API listens.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.api)

@@ -121,6 +121,7 @@ fn tenant(served: &Served, program: &Path) -> Result<Account> {
     Ok(Account {
         program: program.to_owned(),
         url: served.url(),
+        data: served.data().to_owned(),
         endpoint: served.s3_url(),
         access_key: field("access_key")?,
         secret_key: field("secret_key")?,

@@ -11,10 +11,12 @@ use anyhow::{Context as _, Result};
 use super::catalogue::{Client, Ready};
 use crate::shell;
 
-/// Whom the clients are to the server, where it is, and what mounts its buckets.
+/// Whom the clients are to the server, where it is, and what mounts its buckets. Snapshots are made by its operator, whose key is in
+/// its data folder.
 pub struct Account {
     pub program: PathBuf,
     pub url: String,
+    pub data: PathBuf,
     pub endpoint: String,
     pub access_key: String,
     pub secret_key: String,
@@ -66,6 +68,7 @@ fn environment(command: &mut Command, ready: &Ready, account: &Account, work: &P
     command.env("HOME", work).env("WORK", work).env("TMPDIR", work).env("LANG", "C.UTF-8");
     command.env("S3_ENDPOINT", &account.endpoint);
     command.env("BEDPLATE", &account.program).env("BEDPLATE_URL", &account.url);
+    command.env("BEDPLATE_DATA", &account.data);
     command.env("AWS_ACCESS_KEY_ID", &account.access_key).env("AWS_SECRET_ACCESS_KEY", &account.secret_key);
     command.env("AWS_REGION", "us-east-1").env("AWS_DEFAULT_REGION", "us-east-1");
     command.env("AWS_EC2_METADATA_DISABLED", "true").env("HF_HUB_DISABLE_TELEMETRY", "1");
