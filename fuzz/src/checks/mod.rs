@@ -7,6 +7,7 @@
 mod codec;
 mod cutter;
 mod pack;
+mod push;
 mod region;
 mod row;
 
@@ -40,6 +41,7 @@ pub(crate) const TARGETS: &[Target] = &[
     Target { name: "pack_group", check: pack::group },
     Target { name: "pack_row", check: row::pack },
     Target { name: "part_row", check: row::part },
+    Target { name: "push", check: push::push },
     Target { name: "recipe", check: region::recipe },
     Target { name: "snapshot_row", check: row::snapshot },
     Target { name: "upload_row", check: row::upload },

@@ -1,0 +1,4 @@
+//! Fuzzes what `checks::TARGETS` has under this name.
+#![no_main]
+
+bedplate_fuzz::target!();
