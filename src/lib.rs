@@ -15,6 +15,7 @@
 //! 6 auth       access keys, tenants, and who may call
 //! 6 node       the agent: from boot to report (sees 0-3 and pull only)
 //! 5 store      the deduplicating engine
+//! 5 push       files into the store, of which only new chunks travel
 //! 4 meta       ordered transactional key-value rows
 //! 4 pull       verified reads of images and objects over the wire
 //! 3 format     every byte layout we own: pure, versioned, fuzzed
@@ -46,6 +47,8 @@ pub mod job;
 pub mod meta;
 #[cfg(feature = "appliance")]
 pub mod mount;
+#[cfg(feature = "appliance")]
+pub mod push;
 #[cfg(feature = "appliance")]
 pub mod rack;
 #[cfg(feature = "appliance")]

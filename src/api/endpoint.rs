@@ -16,8 +16,8 @@ pub(super) enum Who {
     Agent,
     /// An agent with its token over TLS, or an administrator.
     Puller,
-    /// Whoever has a key; the handler asks what it may read.
-    Reader,
+    /// Whoever has a key; the handler asks what it may read or write.
+    Holder,
     /// The root key.
     Admin,
 }

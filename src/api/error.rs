@@ -106,6 +106,13 @@ impl From<StoreError> for ApiError {
             StoreError::BucketState(_) | StoreError::IsSnapshot(_) => (StatusCode::CONFLICT, "bucket-state"),
             StoreError::InvalidRange { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "range"),
             StoreError::IncompleteBody { .. } | StoreError::Body(_) => (StatusCode::BAD_REQUEST, "broken-body"),
+            StoreError::NoSuchUpload(_) => (StatusCode::NOT_FOUND, "no-such-upload"),
+            StoreError::MissingChunks(_) => (StatusCode::CONFLICT, "missing"),
+            StoreError::InvalidPart { .. }
+            | StoreError::InvalidPartOrder
+            | StoreError::EntityTooSmall { .. }
+            | StoreError::Unfit(_)
+            | StoreError::BadDigest => (StatusCode::BAD_REQUEST, "unfit"),
             StoreError::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "changed"),
             StoreError::DiskFull => (StatusCode::INSUFFICIENT_STORAGE, "disk-full"),
             StoreError::NotCollected { .. } => (StatusCode::CONFLICT, "damaged"),

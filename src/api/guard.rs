@@ -44,7 +44,7 @@ pub(super) async fn guard(
                 "send `Authorization: Bearer TOKEN` with the token from the boot region or the seed",
             ));
         }
-        (Who::Reader, Shown::Basic(header)) => {
+        (Who::Holder, Shown::Basic(header)) => {
             let caller = state.auth().check_basic(header.reveal()).await.map_err(|error| ApiError::internal(&error))?;
             let caller = caller.ok_or_else(|| {
                 ApiError::unauthorised(
@@ -55,7 +55,7 @@ pub(super) async fn guard(
             request.extensions_mut().insert(caller);
         }
         (Who::Admin | Who::Puller, Shown::Basic(header)) => admit(&state, header.reveal()).await?,
-        (Who::Admin | Who::Puller | Who::Reader, _) => {
+        (Who::Admin | Who::Puller | Who::Holder, _) => {
             return Err(ApiError::unauthorised(
                 "no access key was shown",
                 "send `Authorization: Basic` with an access key and its secret key; `bedplate` takes them from \

@@ -17,12 +17,14 @@ mod media;
 mod objects;
 mod openapi;
 mod pull;
+mod push;
 mod racks;
 mod range;
 mod seal;
 mod snapshots;
 mod store;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -33,6 +35,7 @@ use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::Response;
+use tokio::sync::Semaphore;
 
 use crate::auth::Auth;
 use crate::auth::Principal;
@@ -51,11 +54,26 @@ use seal::Seals;
 /// How long the next bytes of a request's body are awaited.
 const BODY_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Who may read which objects: S3's owners and policies, asked by this door.
+/// Whether a caller may put an object by this door.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// It may not.
+    Refused,
+    /// It may over S3 only: the bucket encrypts what is put into it.
+    Encrypted,
+    /// It may; the object has these headers, as it would have over S3.
+    Granted(BTreeMap<String, String>),
+}
+
+/// Who may read and write which objects: S3's owners and policies, asked by this door.
 #[async_trait::async_trait]
-pub trait Readers: Send + Sync {
+pub trait Gate: Send + Sync {
     /// Whether the caller may get the object.
     async fn may_get(&self, caller: &Principal, peer: Option<Peer>, bucket: &str, key: &str) -> Result<bool, BoxError>;
+
+    /// Whether the caller may put the object.
+    async fn may_put(&self, caller: &Principal, peer: Option<Peer>, bucket: &str, key: &str)
+    -> Result<Leave, BoxError>;
 }
 
 /// What the control door works with.
@@ -68,8 +86,8 @@ pub struct ApiParts {
     pub conductor: Conductor,
     /// Keys and tenants.
     pub auth: Auth,
-    /// Who may read which objects.
-    pub readers: Arc<dyn Readers>,
+    /// Who may read and write which objects.
+    pub gate: Arc<dyn Gate>,
     /// The boot image, where there is one.
     pub boot: Option<BootMedia>,
     /// Base URL under which nodes reach this door, `https://address:port`.
@@ -84,13 +102,16 @@ pub struct ApiState {
     parts: Arc<ApiParts>,
     ready: Arc<AtomicBool>,
     seals: Arc<Seals>,
+    /// Pushes that may be received at once.
+    pushes: Arc<Semaphore>,
 }
 
 impl ApiState {
     /// A state that is not ready yet.
     #[must_use]
     pub fn new(parts: ApiParts) -> Self {
-        Self { parts: Arc::new(parts), ready: Arc::default(), seals: Arc::new(Seals::new()) }
+        let pushes = Arc::new(Semaphore::new(push::AT_ONCE));
+        Self { parts: Arc::new(parts), ready: Arc::default(), seals: Arc::new(Seals::new()), pushes }
     }
 
     /// Says whether `/readyz` answers 200: once both doors are bound, and no more when stopping.
@@ -125,8 +146,8 @@ impl ApiState {
         &self.parts.auth
     }
 
-    fn readers(&self) -> &dyn Readers {
-        &*self.parts.readers
+    fn gate(&self) -> &dyn Gate {
+        &*self.parts.gate
     }
 
     fn seals(&self) -> &Seals {
@@ -167,6 +188,7 @@ fn endpoints() -> Vec<Endpoint> {
         agent::endpoints(),
         pull::endpoints(),
         objects::endpoints(),
+        push::endpoints(),
         images::endpoints(),
         racks::endpoints(),
         jobs::endpoints(),

@@ -25,7 +25,7 @@ const OCTETS: &str = "application/octet-stream";
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
-        Endpoint::get("/api/v1/pull/objects/{bucket}", Who::Reader, object)
+        Endpoint::get("/api/v1/pull/objects/{bucket}", Who::Holder, object)
             .about("The recipe of a stretch of an object (docs/format.md), for whoever may get the object over S3.")
             .query(&[
                 ("key", "the object's key"),
@@ -74,7 +74,7 @@ async fn object(
     Query(query): Query<StretchQuery>,
 ) -> ApiResult<Response> {
     let peer = peer.map(|Extension(peer)| peer);
-    let allowed = state.readers().may_get(&caller, peer, &bucket, &query.key).await;
+    let allowed = state.gate().may_get(&caller, peer, &bucket, &query.key).await;
     if !allowed.map_err(|error| ApiError::internal(&*error))? {
         return Err(ApiError::new(
             StatusCode::FORBIDDEN,

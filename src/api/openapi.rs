@@ -63,7 +63,7 @@ fn refusals(endpoint: &Endpoint) -> Vec<u16> {
     let mut statuses = endpoint.refusals.to_vec();
     match endpoint.who {
         Who::Anyone => {}
-        Who::Agent | Who::Puller | Who::Reader => statuses.extend([401, 403]),
+        Who::Agent | Who::Puller | Who::Holder => statuses.extend([401, 403]),
         Who::Admin => statuses.push(401),
     }
     if endpoint.takes != Content::Empty || !endpoint.query.is_empty() || endpoint.path.contains("/{") {
@@ -93,7 +93,7 @@ fn security(who: Who) -> Value {
         Who::Anyone => json!([]),
         Who::Agent => json!([{"token": []}]),
         Who::Puller => json!([{"token": []}, {"key": []}]),
-        Who::Reader | Who::Admin => json!([{"key": []}]),
+        Who::Holder | Who::Admin => json!([{"key": []}]),
     }
 }
 

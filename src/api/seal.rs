@@ -8,6 +8,9 @@ use crate::sys::{clock, entropy};
 /// How long a seal opens.
 const OPENS: Duration = Duration::from_secs(3_600);
 
+/// Milliseconds of a day.
+const DAY: u64 = 24 * 3_600 * 1_000;
+
 /// The key of this process's seals: a restart makes all of them void, and readers ask for the recipe again.
 pub(super) struct Seals([u8; 32]);
 
@@ -32,6 +35,14 @@ impl Seals {
     pub(super) fn opens(&self, pack: &PackId, range: ByteRange, until: u64, seal: [u8; 32]) -> bool {
         // Compared in constant time.
         until > clock::now().0 && self.hash(pack, range, until) == blake3::Hash::from(seal)
+    }
+
+    /// What an owner's proofs that it has a chunk's bytes are keyed with, today or `days` ago. Those of another day are worth as much: they
+    /// are changed so that none is worth anything for ever.
+    pub(super) fn proof_key(&self, owner: &str, days: u64) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        hasher.update(b"proof of possession\0").update(&(clock::now().0 / DAY - days).to_le_bytes());
+        hasher.update(owner.as_bytes()).finalize().into()
     }
 
     fn hash(&self, pack: &PackId, range: ByteRange, until: u64) -> blake3::Hash {
@@ -60,6 +71,8 @@ mod tests {
         assert!(!seals.opens(&pack, ByteRange { start: 4, end: 9 }, until, seal));
         assert!(!seals.opens(&pack, range, until + 1, seal));
         assert!(!Seals::new().opens(&pack, range, until, seal));
+        let proofs = [("a", 0), ("a", 1), ("b", 0)].map(|(owner, days)| seals.proof_key(owner, days));
+        assert!(proofs[0] != proofs[1] && proofs[0] != proofs[2] && proofs[0] == seals.proof_key("a", 0));
         let past = seals.seal(&pack, range, 1);
         assert!(!seals.opens(&pack, range, 1, past));
     }

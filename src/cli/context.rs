@@ -82,6 +82,13 @@ impl Context {
         }
     }
 
+    /// Whether both addresses probably lead to one appliance: they name the same machine, or that of the control API was given.
+    #[must_use]
+    pub fn is_one_appliance(&self) -> bool {
+        let host = |url: &str| url::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
+        self.url != URL || host(&self.url) == host(&self.s3_url)
+    }
+
     /// A client of the control API.
     pub fn api(&self) -> Result<ApiClient, CliError> {
         ApiClient::new(&self.url, self.pin, &self.credentials()?)

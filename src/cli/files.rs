@@ -47,3 +47,27 @@ pub fn files_below(source: &Path, key: &str) -> Result<Vec<FileBelow>, CliError>
     files.sort_by(|a, b| a.key.cmp(&b.key));
     Ok(files)
 }
+
+/// Every file and link below a folder, in order; links are not followed. A folder that is not there has none.
+pub fn entries_below(folder: &Path) -> Result<Vec<PathBuf>, CliError> {
+    let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        let unreadable = |error: std::io::Error| CliError::because(format!("read {}", folder.display()), &error);
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(unreadable(error)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(unreadable)?;
+            let kind = entry.file_type().map_err(unreadable)?;
+            if kind.is_dir() {
+                folders.push(entry.path());
+            } else if kind.is_file() || kind.is_symlink() {
+                found.push(entry.path());
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}

@@ -18,7 +18,8 @@ use object_store::{ClientOptions, RetryConfig};
 
 use super::context::Context;
 use super::exit::CliError;
-use crate::model::BucketName;
+use crate::model::{BucketName, Digest};
+use crate::push;
 use crate::sys::wire::{self, Client, ClientConfig, Trust};
 
 /// Parts of a multipart upload, in bytes; also what the entity tag of a large object is computed over.
@@ -163,7 +164,7 @@ pub fn standard_stream(stream: BorrowedFd<'_>) -> std::io::Result<tokio::fs::Fil
 
 /// The entity tag that S3 gives a file that travels as `bedplate put` sends it: its MD5, or that of its parts' MD5s.
 /// Blocks; call it off the runtime.
-pub fn entity_tag(file: &FilePath, bytes: u64) -> std::io::Result<String> {
+fn entity_tag(file: &FilePath, bytes: u64) -> std::io::Result<String> {
     let mut file = File::open(file)?;
     let mut buffer = vec![0; 1 << 20];
     let mut digest_of = |limit: u64| -> std::io::Result<[u8; 16]> {
@@ -186,6 +187,16 @@ pub fn entity_tag(file: &FilePath, bytes: u64) -> std::io::Result<String> {
         all.update(digest_of(PART_BYTES)?);
     }
     Ok(format!("{}-{parts}", hex::encode::<[u8; 16]>(all.finalize().into())))
+}
+
+/// Whether a file of so many bytes is the object with this entity tag, as far as the tag tells: it is the root digest of what was
+/// pushed, and made of MD5s where it came over S3. Blocks; call it off the runtime.
+pub fn is_same(file: &FilePath, bytes: u64, etag: &str) -> std::io::Result<bool> {
+    let etag = etag.trim_matches('"');
+    match etag.parse::<Digest>() {
+        Ok(digest) => Ok(push::root_digest(File::open(file)?)? == digest),
+        Err(_) => Ok(entity_tag(file, bytes)? == etag),
+    }
 }
 
 #[cfg(test)]

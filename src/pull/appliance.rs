@@ -17,8 +17,10 @@ use crate::sys::wire::{self, Client, ClientConfig, Trust, WireError};
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// Connections that are kept for the next request.
 const IDLE: usize = 32;
-/// The longest error text that is read.
-const ERROR_BYTES_MAX: usize = 64 * 1024;
+/// The longest refusal that is read, and the longest answer to an exchange.
+const ERROR_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes a second that a request's body is given the time for.
+const SLOWEST: u64 = 32 * 1024;
 const BACK_OFF_FIRST: Duration = Duration::from_millis(250);
 const BACK_OFF_MOST: Duration = Duration::from_secs(5);
 /// How long "internal error" is believed to pass: past it, the appliance's own log says what is broken.
@@ -146,7 +148,8 @@ impl Appliance {
             (Some("https"), Some(pin)) => Trust::Pin(pin),
             _ => return Err(bad()),
         };
-        let config = ClientConfig { answer: Some(ANSWER_LIMIT), idle_connections: IDLE, ..ClientConfig::default() };
+        // Each request bounds its own time, by what it sends.
+        let config = ClientConfig { answer: None, idle_connections: IDLE, ..ClientConfig::default() };
         Ok(Self { client: Client::new(trust, config), base, login: login.header() })
     }
 
@@ -198,6 +201,27 @@ impl Appliance {
         self.send(path, request, ERROR_BYTES_MAX).await.map(|_| ())
     }
 
+    /// One request with a body of bytes, one attempt; the answer, whatever it says.
+    pub async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        content_type: &'static str,
+    ) -> Result<(StatusCode, Bytes), PullError> {
+        let limit = ANSWER_LIMIT + Duration::from_secs(body.len() as u64 / SLOWEST);
+        let mut request = self.request(method, path)?;
+        request.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(content_type));
+        *request.body_mut() = Full::new(body);
+        self.answer(request, ERROR_BYTES_MAX, limit).await
+    }
+
+    /// The error that an answer stands for which is no success.
+    #[must_use]
+    pub fn refused(path: &str, status: StatusCode, body: &[u8]) -> PullError {
+        PullError::Refused { path: path.to_owned(), status, message: message_in(body) }
+    }
+
     fn request(&self, method: Method, path: &str) -> Result<Request<Full<Bytes>>, PullError> {
         Request::builder()
             .method(method)
@@ -208,17 +232,28 @@ impl Appliance {
     }
 
     async fn send(&self, path: &str, request: Request<Full<Bytes>>, limit: usize) -> Result<Bytes, PullError> {
+        let (status, body) = self.answer(request, limit, ANSWER_LIMIT).await?;
+        if status.is_success() { Ok(body) } else { Err(Self::refused(path, status, &body)) }
+    }
+
+    /// The answer, of at most `limit` bytes, within `time`.
+    async fn answer(
+        &self,
+        request: Request<Full<Bytes>>,
+        limit: usize,
+        time: Duration,
+    ) -> Result<(StatusCode, Bytes), PullError> {
         let whole = async {
             let answer = self.client.request(request).await.map_err(PullError::Wire)?;
             let status = answer.status();
             if status.is_success() {
-                return wire::read_all(answer.into_body(), limit).await.map_err(PullError::Wire);
+                return Ok((status, wire::read_all(answer.into_body(), limit).await.map_err(PullError::Wire)?));
             }
-            let body = wire::read_all(answer.into_body(), ERROR_BYTES_MAX).await.unwrap_or_default();
-            Err(PullError::Refused { path: path.to_owned(), status, message: message_in(&body) })
+            // What a refusal says is read as far as it can be.
+            Ok((status, wire::read_all(answer.into_body(), ERROR_BYTES_MAX).await.unwrap_or_default()))
         };
-        let late = || WireError::TimedOut { authority: self.authority(), seconds: ANSWER_LIMIT.as_secs() };
-        tokio::time::timeout(ANSWER_LIMIT, whole).await.map_err(|_| PullError::Wire(late()))?
+        let late = || WireError::TimedOut { authority: self.authority(), seconds: time.as_secs() };
+        tokio::time::timeout(time, whole).await.map_err(|_| PullError::Wire(late()))?
     }
 }
 

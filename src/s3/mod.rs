@@ -41,7 +41,7 @@ mod tags;
 mod uploads;
 mod versioning;
 
-pub use access::ReadGate;
+pub use access::{Leave, SideGate};
 pub use lifecycle::{Lifecycle, LifecycleSettings};
 pub use service::{BODY_PATIENCE, S3Config, S3ConfigError, S3Door};
 

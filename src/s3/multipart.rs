@@ -23,7 +23,7 @@ use super::lock::{self, lock_wish};
 use super::offered::refuse_unoffered;
 use super::{Door, body, tags};
 use crate::model::{BucketName, ObjectKey, UploadId, limit};
-use crate::store::{ObjectInfo, PartInfo, PutRequest, StoreError, UploadInfo};
+use crate::store::{ObjectInfo, PartInfo, PutRequest, StoreError, UPLOAD, UploadInfo};
 
 fn part_number(number: i32) -> S3Result<u32> {
     match u32::try_from(number) {
@@ -47,9 +47,6 @@ pub(super) fn storage_class(about: &UploadInfo) -> StorageClass {
 fn told(headers: &BTreeMap<String, String>, algorithm: Algorithm) -> BTreeMap<String, String> {
     headers.get_key_value(algorithm.header()).map(|(name, sum)| (name.clone(), sum.clone())).into_iter().collect()
 }
-
-/// The upload that an object came from, as the object keeps it; clients do not see it.
-const UPLOAD: &str = "x-bedplate-upload";
 
 /// What a completion says of the object to be.
 struct Told<'a> {

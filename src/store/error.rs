@@ -4,7 +4,7 @@ use std::io;
 
 use crate::format::field::Damaged;
 use crate::meta::MetaError;
-use crate::model::{BucketName, ObjectKey, PackId, UploadId, VersionId};
+use crate::model::{BucketName, Digest, ObjectKey, PackId, UploadId, VersionId};
 use crate::sys::clock::Timestamp;
 
 /// Any error, as streams carry it.
@@ -100,6 +100,9 @@ pub enum StoreError {
     /// The object is not as the request's precondition wants it.
     #[error("the object is not as the request's condition wants it; read it again, then decide")]
     PreconditionFailed,
+    /// Chunks that a push refers to are not there, or not any more.
+    #[error("the store lacks {} chunks that the push refers to; send them along", .0.len())]
+    MissingChunks(Vec<Digest>),
     /// The bytes do not have the MD5 that the client announced.
     #[error("the bytes do not have the announced MD5; send them again")]
     BadDigest,

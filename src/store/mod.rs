@@ -25,6 +25,7 @@ mod lock;
 mod multipart;
 mod object;
 mod packer;
+mod push;
 mod recover;
 mod rename;
 mod retire;
@@ -52,9 +53,9 @@ pub use home::{PackHome, Ration};
 pub use lock::{LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL};
 pub use snapshot::{Change, ChangeKind, SnapshotDiff, SnapshotInfo};
 pub use types::{
-    BucketInfo, ByteStream, DeleteRequest, Deleted, ENCRYPTION, FsckError, FsckOptions, FsckReport, LateHeaders,
-    LateMd5, ListPage, ListRequest, ObjectInfo, PartInfo, Precondition, PutRequest, Stats, UploadInfo, VersionInfo,
-    VersionListRequest, VersionPage,
+    BucketInfo, ByteStream, DeleteRequest, Deleted, ENCRYPTION, FsckError, FsckOptions, FsckReport, Given, LateHeaders,
+    LateMd5, ListPage, ListRequest, ObjectInfo, PUSHED, PartInfo, PatchBase, Precondition, PutRequest, RecordStream,
+    Stats, UPLOAD, UploadInfo, VersionInfo, VersionListRequest, VersionPage,
 };
 
 use crate::format::row::{self, key};

@@ -10,7 +10,7 @@ use super::Store;
 use super::error::StoreError;
 use super::ingest::{Content, Expected, Source, ingest, join};
 use super::list::object_key;
-use super::types::{ByteStream, ObjectInfo, PartInfo, Precondition, PutRequest, UploadInfo};
+use super::types::{ByteStream, ObjectInfo, PUSHED, PartInfo, Precondition, PutRequest, UploadInfo};
 use crate::format::manifest::Term;
 use crate::format::row::{Described, ObjectRow, PartList, PartRow, UploadRow, key};
 use crate::meta::{MetaError, Transaction, prefix_end};
@@ -50,7 +50,12 @@ impl Store {
         Err(StoreError::Busy)
     }
 
-    async fn upload_row(&self, bucket: &BucketName, object: &ObjectKey, id: UploadId) -> Result<UploadRow, StoreError> {
+    pub(super) async fn upload_row(
+        &self,
+        bucket: &BucketName,
+        object: &ObjectKey,
+        id: UploadId,
+    ) -> Result<UploadRow, StoreError> {
         match self.inner.meta.get(&key::upload(bucket, object, id)).await? {
             Some(bytes) => Ok(UploadRow::decode(&bytes)?),
             None => {
@@ -95,7 +100,7 @@ impl Store {
         }
     }
 
-    async fn commit_part(
+    pub(super) async fn commit_part(
         &self,
         bucket: &BucketName,
         object: &ObjectKey,
@@ -202,10 +207,15 @@ impl Store {
         let mut part_list = PartList { sums: part_sums, ..PartList::default() };
         infos.iter().for_each(|part| part_list.push(part.number, part.size));
         let mut described = upload_row.described;
+        // What was pushed has no MD5: nobody has seen all of its bytes but the client.
+        let etag = match described.headers.remove(PUSHED) {
+            Some(_) => root_digest.to_string(),
+            None => format!("{}-{}", hex::encode(sums.finalize()), chosen.len()),
+        };
         described.headers.extend(headers);
         let row = ObjectRow {
             size,
-            etag: format!("{}-{}", hex::encode(sums.finalize()), chosen.len()),
+            etag,
             modified: clock::now(),
             described,
             root_digest: Some(root_digest),
@@ -351,7 +361,7 @@ fn choose<'a>(stored: &'a [(u32, PartRow)], named: &[(u32, String)]) -> Result<V
     Ok(chosen)
 }
 
-fn part_info(number: u32, row: &PartRow) -> PartInfo {
+pub(super) fn part_info(number: u32, row: &PartRow) -> PartInfo {
     let headers = row.described.headers.clone();
     PartInfo { number, size: row.size, etag: hex::encode(row.md5), modified: row.modified, headers }
 }

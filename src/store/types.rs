@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::BoxError;
 use super::version::Found;
+use crate::format::push::Record;
 use crate::format::row::{Described, ObjectRow, PartList};
 use crate::model::{Digest, ObjectKey, PackId, UploadId, Version, VersionId, Versioning};
 use crate::sys::clock::Timestamp;
@@ -36,6 +37,36 @@ impl LateHeaders {
 
 /// The header under which an object keeps how it is encrypted. Who gives out the bytes of an object that has it gives out ciphertext.
 pub const ENCRYPTION: &str = "x-bedplate-encryption";
+
+/// The header under which an object keeps the upload that it came from, so that who did not hear the answer may ask again.
+pub const UPLOAD: &str = "x-bedplate-upload";
+
+/// The header that marks an upload whose parts are pushed; it names whose it is, as its client says.
+pub const PUSHED: &str = "x-bedplate-push";
+
+/// The records of a push as they come. An `Err` ends it without trace.
+pub type RecordStream = Pin<Box<dyn Stream<Item = Result<Record, BoxError>> + Send>>;
+
+/// Bytes that a client has cut and hashed itself.
+pub struct Given {
+    /// Chunks, or what they are called.
+    pub records: RecordStream,
+    /// Where a digest alone gives nobody a right to the chunk: the key of the proofs that its references need.
+    pub prove: Option<[u8; 32]>,
+    /// What its patches are made of; without it, their chunks must come along.
+    pub base: Option<PatchBase>,
+}
+
+/// An object that is there, and that whoever pushes may read.
+#[derive(Clone, Debug)]
+pub struct PatchBase {
+    /// Its bucket.
+    pub bucket: crate::model::BucketName,
+    /// Its key.
+    pub key: ObjectKey,
+    /// The entity tag that it must have, without quotes.
+    pub etag: String,
+}
 
 /// The MD5 of a body as its sender had it, where it is stored as something else; set once the body has ended.
 #[derive(Clone, Debug, Default)]

@@ -23,6 +23,7 @@ mod lab;
 mod mount;
 mod oracle;
 mod overload;
+mod push;
 mod rack;
 mod rehearse;
 mod s3;

@@ -62,7 +62,7 @@ impl Door {
             catalogue,
             conductor,
             auth: Auth::open(meta, root, &master).await.unwrap(),
-            readers: Arc::new(Nobody),
+            gate: Arc::new(Nobody),
             boot,
             public_url: "https://127.0.0.1:9100".into(),
             certificate_pin: ShownPin::new([0xab; 32]),
@@ -428,11 +428,11 @@ async fn schemas_tell_the_truth() {
     }
 }
 
-/// Nobody reads objects here: the gate is S3's, and is tested with it.
+/// Nobody reads or writes objects here: the gate is S3's, and is tested with it.
 struct Nobody;
 
 #[async_trait::async_trait]
-impl crate::api::Readers for Nobody {
+impl crate::api::Gate for Nobody {
     async fn may_get(
         &self,
         _: &crate::auth::Principal,
@@ -441,5 +441,15 @@ impl crate::api::Readers for Nobody {
         _: &str,
     ) -> Result<bool, crate::store::BoxError> {
         Ok(false)
+    }
+
+    async fn may_put(
+        &self,
+        _: &crate::auth::Principal,
+        _: Option<crate::sys::wire::Peer>,
+        _: &str,
+        _: &str,
+    ) -> Result<crate::api::Leave, crate::store::BoxError> {
+        Ok(crate::api::Leave::Refused)
     }
 }

@@ -1,5 +1,6 @@
 //! `bedplate get`: objects out of the store, into files and folders.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
@@ -18,6 +19,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use crate::cli::Context;
 use crate::cli::exit::{CliError, DONE, Exit};
+use crate::cli::files::entries_below;
 use crate::cli::remote::{self, PART_BYTES, PARTS_ABOVE, Place};
 use crate::model::ByteSize;
 
@@ -33,10 +35,13 @@ const UNFINISHED: &str = ".bedplate-part";
 #[command(after_help = "Examples:
   bedplate get datasets/models/model.bin
   bedplate get --recursive datasets/v1 ./dataset
+  bedplate get --recursive --delete --dry-run datasets/v1 ./dataset
   bedplate get backups/dir.tar - | tar x
 
 A file that is the object already does not travel again, so a get that was interrupted goes on where it was. A file
-appears under its name only when it is whole. --output json ends with bytes_total, bytes_received and seconds.")]
+appears under its name only when it is whole. --delete removes files of the folder that have no object under
+BUCKET/PREFIX, once all objects are there, and none if any failed; links are removed and not followed.
+--output json ends with bytes_total, bytes_received and seconds.")]
 pub struct GetArgs {
     /// What to get: BUCKET[@SNAPSHOT]/KEY, or BUCKET/PREFIX with --recursive
     #[arg(value_name = "BUCKET[@SNAPSHOT]/KEY")]
@@ -50,16 +55,25 @@ pub struct GetArgs {
     /// Fetch objects even where the file is the same
     #[arg(long)]
     force: bool,
+    /// Remove files of the folder that have no object under the prefix
+    #[arg(long, requires = "recursive")]
+    delete: bool,
+    /// Only say what would be fetched and removed
+    #[arg(long)]
+    dry_run: bool,
 }
 
-/// What a get did.
+/// What a get did, or would do.
 #[derive(Debug, Serialize)]
 struct Summary {
     files: u64,
     files_skipped: u64,
+    files_removed: u64,
     bytes_total: u64,
     bytes_received: u64,
     seconds: f64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    dry_run: bool,
 }
 
 /// What one get works with.
@@ -84,7 +98,11 @@ pub async fn run(args: GetArgs, context: &Context) -> Result<Exit, CliError> {
     let started = Instant::now();
     let store = Arc::new(remote::open(context, &args.source.bucket)?);
     let to_stdout = args.target == FilePath::new("-");
+    if to_stdout && (args.delete || args.dry_run) {
+        return Err(CliError::usage("standard output is no folder: --delete and --dry-run go with one"));
+    }
     let items = collect(&args, context, &store).await?;
+    let removable = if args.delete { removable(&args.target, &items)? } else { Vec::new() };
     let bytes_total: u64 = items.iter().map(|item| item.object.size).sum();
     let fetcher = Fetcher {
         context,
@@ -101,20 +119,32 @@ pub async fn run(args: GetArgs, context: &Context) -> Result<Exit, CliError> {
         }
         return Ok(DONE);
     }
-    let gets = futures_util::stream::iter(&items).map(|item| fetcher.get(item));
+    let gets = futures_util::stream::iter(&items)
+        .map(|item| async { if args.dry_run { fetcher.say(item).await } else { fetcher.get(item).await } });
     gets.buffer_unordered(OBJECTS_AT_ONCE).try_collect::<Vec<()>>().await?;
     fetcher.bar.finish_and_clear();
+    if args.dry_run {
+        removable.iter().for_each(|file| context.output.say(&format!("remove {}", file.display())));
+    } else {
+        remove(&args.target, &removable)?;
+    }
     let summary = Summary {
         files: items.len() as u64,
         files_skipped: fetcher.skipped.load(Ordering::Relaxed),
+        files_removed: removable.len() as u64,
         bytes_total,
         bytes_received: fetcher.received.load(Ordering::Relaxed),
         seconds: started.elapsed().as_secs_f64(),
+        dry_run: args.dry_run,
     };
     context.output.value(&summary, |summary| {
+        let (received, removed) = (summary.files - summary.files_skipped, summary.files_removed);
+        if summary.dry_run {
+            return format!("{received} of {} files would be fetched, {removed} removed", summary.files);
+        }
+        let removed = if removed > 0 { format!(", {removed} removed") } else { String::new() };
         format!(
-            "{} of {} files received, {} of {} in {:.1} s",
-            summary.files - summary.files_skipped,
+            "{received} of {} files received, {} of {} in {:.1} s{removed}",
             summary.files,
             ByteSize(summary.bytes_received),
             ByteSize(summary.bytes_total),
@@ -122,6 +152,27 @@ pub async fn run(args: GetArgs, context: &Context) -> Result<Exit, CliError> {
         )
     })?;
     Ok(DONE)
+}
+
+/// The files below the folder that no object becomes.
+fn removable(folder: &FilePath, items: &[Item]) -> Result<Vec<PathBuf>, CliError> {
+    let kept: BTreeSet<&FilePath> = items.iter().map(|item| item.file.as_path()).collect();
+    Ok(entries_below(folder)?.into_iter().filter(|file| !kept.contains(file.as_path())).collect())
+}
+
+/// Removes files, and folders that are empty without them.
+fn remove(folder: &FilePath, files: &[PathBuf]) -> Result<(), CliError> {
+    for file in files {
+        std::fs::remove_file(file).map_err(|error| CliError::because(format!("remove {}", file.display()), &error))?;
+        let above = file.ancestors().skip(1).take_while(|above| above.starts_with(folder) && *above != folder);
+        for above in above {
+            // A folder with something in it stays.
+            if std::fs::remove_dir(above).is_err() {
+                break;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The objects to fetch, and where each goes.
@@ -165,11 +216,27 @@ impl Fetcher<'_> {
         remote::explain(self.context, &format!("{}/{key}", self.bucket), error)
     }
 
-    async fn get(&self, item: &Item) -> Result<(), CliError> {
-        let (object, file) = (&item.object, &item.file);
-        if !self.force && is_same(object, file).await? {
+    /// Whether the file need not be fetched; if so, counts it.
+    async fn skips(&self, Item { object, file }: &Item) -> Result<bool, CliError> {
+        let skips = !self.force && is_same(object, file).await?;
+        if skips {
             self.skipped.fetch_add(1, Ordering::Relaxed);
             self.bar.inc(object.size);
+        }
+        Ok(skips)
+    }
+
+    /// Says what [`Fetcher::get`] would do.
+    async fn say(&self, item: &Item) -> Result<(), CliError> {
+        if !self.skips(item).await? {
+            self.context.output.say(&format!("get {} to {}", item.object.location, item.file.display()));
+        }
+        Ok(())
+    }
+
+    async fn get(&self, item: &Item) -> Result<(), CliError> {
+        let (object, file) = (&item.object, &item.file);
+        if self.skips(item).await? {
             return Ok(());
         }
         let mut unfinished = file.clone().into_os_string();
@@ -246,10 +313,10 @@ async fn is_same(object: &ObjectMeta, file: &FilePath) -> Result<bool, CliError>
     if !facts.is_file() || facts.len() != object.size {
         return Ok(false);
     }
+    let Some(etag) = object.e_tag.clone() else { return Ok(false) };
     let (path, bytes) = (file.to_owned(), object.size);
-    let tag = tokio::task::spawn_blocking(move || remote::entity_tag(&path, bytes)).await?;
-    let tag = tag.map_err(|error| CliError::because(format!("read {}", file.display()), &error))?;
-    Ok(object.e_tag.as_deref().is_some_and(|there| there.trim_matches('"') == tag))
+    let same = tokio::task::spawn_blocking(move || remote::is_same(&path, bytes, &etag)).await?;
+    same.map_err(|error| CliError::because(format!("read {}", file.display()), &error))
 }
 
 #[cfg(test)]

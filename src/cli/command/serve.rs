@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api::identity::{GivenFiles, ServerIdentity};
-use crate::api::{self, ApiParts, ApiState, Readers};
+use crate::api::{self, ApiParts, ApiState, Gate, Leave};
 use crate::auth::{Auth, MasterSource, Principal, RootCredentials};
 use crate::bmc::PinFile;
 use crate::cli::Context;
@@ -19,7 +19,7 @@ use crate::image::Catalogue;
 use crate::image::boot::BootMedia;
 use crate::meta::Embedded;
 use crate::rack::{Conductor, ConductorConfig, Pace};
-use crate::s3::{BODY_PATIENCE, Lifecycle, LifecycleSettings, ReadGate, S3Config, S3Door};
+use crate::s3::{self, BODY_PATIENCE, Lifecycle, LifecycleSettings, S3Config, S3Door, SideGate};
 use crate::store::{BoxError, GcOptions, PackHome, Ration, ScrubSettings, Store};
 use crate::sys::process;
 use crate::sys::space::Reserve;
@@ -276,13 +276,27 @@ fn make_data_folder(data: &Path) -> Result<(), CliError> {
     })
 }
 
-/// The control door asks S3's gate who may read what.
-struct SameGate(ReadGate);
+/// The control door asks S3's gate who may read and write what.
+struct SameGate(SideGate);
 
 #[async_trait::async_trait]
-impl Readers for SameGate {
+impl Gate for SameGate {
     async fn may_get(&self, caller: &Principal, peer: Option<Peer>, bucket: &str, key: &str) -> Result<bool, BoxError> {
         Ok(self.0.may_get(caller, peer, bucket, key).await?)
+    }
+
+    async fn may_put(
+        &self,
+        caller: &Principal,
+        peer: Option<Peer>,
+        bucket: &str,
+        key: &str,
+    ) -> Result<Leave, BoxError> {
+        Ok(match self.0.may_put(caller, peer, bucket, key).await? {
+            s3::Leave::Refused => Leave::Refused,
+            s3::Leave::Encrypted => Leave::Encrypted,
+            s3::Leave::Granted(headers) => Leave::Granted(headers),
+        })
     }
 }
 
@@ -337,13 +351,13 @@ impl Appliance {
         );
         let s3 = S3Config { domains: settings.s3_domains.clone(), body_patience: settings.body_timeout };
         let s3 = S3Door::new(store.clone(), auth.clone(), &s3)?;
-        let readers = Arc::new(SameGate(ReadGate::new(auth.clone(), store.clone())));
+        let gate = Arc::new(SameGate(SideGate::new(auth.clone(), store.clone())));
         let api = ApiState::new(ApiParts {
             store: store.clone(),
             catalogue,
             conductor: conductor.clone(),
             auth,
-            readers,
+            gate,
             boot: settings.boot_media()?,
             public_url,
             certificate_pin: identity.shown_pin(),

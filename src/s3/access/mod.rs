@@ -2,7 +2,7 @@
 
 mod action;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -15,9 +15,10 @@ use s3s::path::S3Path;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Result, s3_error};
 
 use super::error::{internal, store_error};
+use super::lock::LockWish;
 use super::service::OperationName;
 use super::settings::{self, Setting};
-use super::{convert, sts, tags};
+use super::{convert, encryption, lock, sts, tags};
 use crate::auth::policy::{self, Caller, Context, Policy};
 use crate::auth::{self, Auth, Principal, ROOT, Refusal};
 use crate::model::BucketName;
@@ -312,17 +313,28 @@ impl Clone for Gate {
     }
 }
 
+/// Whether a caller may put an object, and what S3 would keep of it besides its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// It may not.
+    Refused,
+    /// It may over S3 only: the bucket encrypts what is put into it.
+    Encrypted,
+    /// It may; the object has these headers: locks, by the bucket's default.
+    Granted(BTreeMap<String, String>),
+}
+
 /// The gate, for doors that speak another language than S3: it asks the same owners and policies.
 #[derive(Clone)]
-pub struct ReadGate(Gate);
+pub struct SideGate(Gate);
 
-impl std::fmt::Debug for ReadGate {
+impl std::fmt::Debug for SideGate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ReadGate").finish_non_exhaustive()
+        f.debug_struct("SideGate").finish_non_exhaustive()
     }
 }
 
-impl ReadGate {
+impl SideGate {
     /// A gate to what is in `store`.
     #[must_use]
     pub fn new(auth: Auth, store: Store) -> Self {
@@ -344,6 +356,32 @@ impl ReadGate {
             Err(error) if matches!(error.code(), S3ErrorCode::NoSuchBucket) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether the caller may put the object; into a bucket that is not there, nobody may.
+    pub async fn may_put(
+        &self,
+        principal: &Principal,
+        peer: Option<Peer>,
+        bucket: &str,
+        key: &str,
+    ) -> Result<Leave, S3Error> {
+        let (headers, uri) = (HeaderMap::new(), Uri::default());
+        let asked = Asked { headers: &headers, uri: &uri, key: Some(key), version: None, peer };
+        let access = match self.0.access(Some(principal), bucket, asked).await {
+            Ok(access) => access,
+            Err(error) if matches!(error.code(), S3ErrorCode::NoSuchBucket) => return Ok(Leave::Refused),
+            Err(error) => return Err(error),
+        };
+        let place = access.bucket();
+        if place.name.is_snapshot() || access.check("s3:PutObject", Some(key)).is_err() {
+            return Ok(Leave::Refused);
+        }
+        if encryption::is_default(&self.0.store, &place.name).await? {
+            return Ok(Leave::Encrypted);
+        }
+        let nothing = LockWish { mode: None, until: None, hold: None };
+        Ok(Leave::Granted(lock::for_write(&self.0.store, place, nothing).await?))
     }
 }
 

@@ -64,6 +64,11 @@ macro_rules! tell_encryption {
 }
 pub(super) use tell_encryption;
 
+/// Whether the bucket encrypts objects that do not say whether they are to be.
+pub(super) async fn is_default(store: &crate::store::Store, bucket: &BucketName) -> S3Result<bool> {
+    Ok(Rule::of(store, bucket).await?.encrypts)
+}
+
 /// What an object that has these headers is encrypted with, as answers say it: nothing of keys that are a customer's.
 pub(super) fn method_of(headers: &Headers) -> Option<ServerSideEncryption> {
     let envelope = Envelope::read(headers).ok().flatten();

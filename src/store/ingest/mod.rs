@@ -4,8 +4,10 @@
 mod claim;
 mod cut;
 mod feed;
+mod given;
 mod guard;
 mod join;
+mod patch;
 mod place;
 mod predict;
 
@@ -18,6 +20,7 @@ pub(super) use self::claim::Underway;
 use self::cut::{Cut, Piece, Tail};
 use self::feed::{Batch, Feed, Share};
 pub(super) use self::feed::{Pool, Source};
+pub(super) use self::given::{known, take};
 pub(super) use self::join::join;
 use self::place::{Placer, RUN, RUNS_BYTES};
 use super::Inner;

@@ -150,8 +150,23 @@ impl Placer {
         Place::New(self.run_chunks + fresh.len() - 1)
     }
 
+    /// Whether the chunk waits to be packed, so that no lookup finds it yet.
+    pub(super) fn holds(&self, digest: &Digest) -> bool {
+        self.run_index.contains_key(digest)
+    }
+
+    /// Of chunks that the store has, and whose bytes are not at hand, those that the guard would have stored again if they were.
+    pub(super) fn unshared(&self, pieces: &[Piece]) -> Vec<usize> {
+        let chunks: Vec<_> = pieces.iter().map(|piece| (piece.at, true)).collect();
+        let shared = self.guard.clone().choose(&chunks);
+        let is_unshared = |number: &usize| {
+            shared[*number].is_none() && pieces[*number].at.is_some() && pieces[*number].data.is_empty()
+        };
+        (0..pieces.len()).filter(is_unshared).collect()
+    }
+
     /// Where the store has chunks of these already: in packs that are being written, else in the index.
-    async fn look_up(&mut self, mut wanted: Vec<Digest>) -> Result<HashMap<Digest, Location>, StoreError> {
+    pub(super) async fn look_up(&mut self, mut wanted: Vec<Digest>) -> Result<HashMap<Digest, Location>, StoreError> {
         wanted.sort_unstable();
         wanted.dedup();
         let mut known = HashMap::with_capacity(wanted.len());
@@ -212,7 +227,7 @@ impl Placer {
     }
 
     /// Hands the run to the packer, and turns all slots into terms.
-    async fn pack(&mut self) -> Result<(), StoreError> {
+    pub(super) async fn pack(&mut self) -> Result<(), StoreError> {
         let new = self.append().await?;
         self.run_index.clear();
         self.claims.release();
@@ -255,6 +270,11 @@ impl Placer {
         self.encode(missing, 0).await?;
         found.extend(missed.into_iter().zip(self.append().await?));
         Ok(digests.iter().map(|digest| found[digest]).collect())
+    }
+
+    /// Waits until what was found so far is durable: until then nobody can read it.
+    pub(super) async fn settle(&mut self) -> Result<(), StoreError> {
+        self.inner.packer.flush(std::mem::take(&mut self.tickets)).await
     }
 
     /// Waits until all chunks are durable.
