@@ -36,7 +36,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             ])
             .gives(Content::Bytes(OCTETS))
             .refuses(&[404, 409]),
-        Endpoint::get("/api/v1/pull/snapshots/{bucket}", Who::Reader, snapshot)
+        Endpoint::get("/api/v1/pull/snapshots/{bucket}", Who::Holder, snapshot)
             .about("Which snapshot BUCKET@NAME is now: when it was made, in milliseconds since 1970.")
             .gives(Content::Json("SnapshotSeen"))
             .refuses(&[404]),
