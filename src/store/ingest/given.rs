@@ -21,7 +21,7 @@ use crate::model::Digest;
 use crate::model::limit::{CHUNK_MIN, PUT_MAX};
 use crate::store::Inner;
 use crate::store::error::StoreError;
-use crate::store::types::Given;
+use crate::store::types::{Given, RecordStream};
 use crate::sys::worker::blocking;
 
 /// Chunks that are placed at once.
@@ -30,6 +30,8 @@ const BATCH: usize = 1024;
 const BATCH_BYTES: usize = 2 * 1024 * 1024;
 /// Chunks of the store that are read at once, for a proof, or to be stored again.
 const READS: usize = 8;
+/// Bytes of chunks that are read of a push which was refused.
+const READ_ON: usize = 64 * 1024 * 1024;
 /// Missing chunks that are told at once.
 const MISSING_MAX: usize = 8192;
 
@@ -41,12 +43,34 @@ pub(in crate::store) async fn known(inner: &Arc<Inner>, digests: &[Digest]) -> R
 
 /// Stores what is given. It is durable when this returns.
 pub(in crate::store) async fn take(inner: &Arc<Inner>, given: Given) -> Result<Ingested, StoreError> {
-    let share = Share::of(&inner.uploads);
     let Given { mut records, prove, base } = given;
     let base = match base {
         Some(base) => Base::open(inner, base).await,
         None => None,
     };
+    let taken = take_records(inner, &mut records, prove, base.as_ref()).await;
+    if let Err(error) = &taken
+        && !matches!(error, StoreError::Body(_))
+    {
+        // The rest is read all the same, so that its sender hears why and not that the connection broke.
+        let mut left = READ_ON;
+        while left > 0
+            && let Some(Ok(record)) = records.next().await
+        {
+            let (chunks, bytes) = weight(&record);
+            left = left.saturating_sub(bytes + chunks * 32);
+        }
+    }
+    taken
+}
+
+async fn take_records(
+    inner: &Arc<Inner>,
+    records: &mut RecordStream,
+    prove: Option<[u8; 32]>,
+    base: Option<&Base>,
+) -> Result<Ingested, StoreError> {
+    let share = Share::of(&inner.uploads);
     let mut taker = Taker {
         inner: inner.clone(),
         placer: Placer::new(inner.clone()),
@@ -74,14 +98,13 @@ pub(in crate::store) async fn take(inner: &Arc<Inner>, given: Given) -> Result<I
         }
         let mut spans = Vec::new();
         for record in &batch {
-            if let (Record::Patch { chunks, .. }, Some(base)) = (record, &base) {
+            if let (Record::Patch { chunks, .. }, Some(base)) = (record, base) {
                 spans.push(base.span(chunks).await);
             }
         }
         let items = blocking(move || open(batch, spans)).await.map_err(StoreError::step)??;
         taker.place(items, share.part(RUNS_BYTES, RUN)).await?;
     }
-    // The body is read to its end, so that its sender hears the answer.
     match records.next().await {
         None => {}
         Some(Ok(_)) => return Err(StoreError::Unfit("The push goes on after its last record.")),

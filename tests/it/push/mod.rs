@@ -318,6 +318,19 @@ fn without_the_door_files_travel_whole() {
         assert_eq!((number(&summary, "bytes_sent"), number(&summary, "bytes_known")), (300_000, 0), "{summary}");
     }
     assert!(read(&server, "data/file.bin") == content);
+    let mut encrypt = std::process::Command::new(crate::support::aws_cli());
+    encrypt
+        .env("AWS_ACCESS_KEY_ID", crate::support::ACCESS_KEY)
+        .env("AWS_SECRET_ACCESS_KEY", crate::support::SECRET_KEY)
+        .env("AWS_DEFAULT_REGION", "us-east-1")
+        .args(["--endpoint-url", &server.s3_url(), "s3api", "put-bucket-encryption", "--bucket", "sealed"])
+        .arg("--server-side-encryption-configuration")
+        .arg(r#"{"Rules":[{"ApplyServerSideEncryptionByDefault":{"SSEAlgorithm":"AES256"}}]}"#);
+    server.run(&["bucket", "create", "sealed"]);
+    crate::support::success(encrypt.output().unwrap(), &["put-bucket-encryption"]);
+    let output = server.program().args(["put", file.to_str().unwrap(), "sealed/file.bin"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("sealed encrypts its objects"), "{output:?}");
+    assert!(read(&server, "sealed/file.bin") == content);
     // What came over S3 is known by its MD5, what was pushed by its root digest.
     for _ in 0..2 {
         assert_eq!(number(&server.json(&place), "files_skipped"), 1);
