@@ -97,6 +97,9 @@ impl Cache {
             // What a disk cannot read is not here.
             let _read = at.seek(SeekFrom::Start(offset)).and_then(|_| at.take(len as u64).read_to_end(out));
             mark_used(file);
+        } else if out.is_empty() {
+            // Zeros that nobody writes.
+            *out = vec![0; len];
         }
         out.resize(end, 0);
         file.is_ok()
