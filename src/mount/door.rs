@@ -94,13 +94,8 @@ impl Filesystem for Door {
     }
 
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        // A kernel that cannot tells of the truncation after the open, asks for each name that it lists, and looks up one by one.
-        for wish in [
-            InitFlags::FUSE_ATOMIC_O_TRUNC,
-            InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
-            InitFlags::FUSE_PARALLEL_DIROPS,
-        ] {
+        // A kernel that cannot do these tells of the truncation after the open, asks for each name that it lists, and looks up one by one.
+        for wish in [InitFlags::FUSE_ATOMIC_O_TRUNC, InitFlags::FUSE_DO_READDIRPLUS, InitFlags::FUSE_PARALLEL_DIROPS] {
             let _ = config.add_capabilities(wish);
         }
         let _ = config.set_max_background(BACKGROUND);
