@@ -20,6 +20,7 @@ mod pull;
 mod push;
 mod racks;
 mod range;
+mod refused;
 mod seal;
 mod snapshots;
 mod store;
@@ -214,6 +215,7 @@ pub fn router(state: ApiState) -> Router {
         .fallback(no_such_address)
         .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(extract::JSON_MAX))
+        .layer(middleware::from_fn(refused::read_on))
         .layer(middleware::map_request(impatient))
         .with_state(state)
 }

@@ -99,6 +99,17 @@ pub struct Bucket {
     statistics: Arc<Statistics>,
 }
 
+/// Where a page of a list begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Whence<'a> {
+    /// At the list's beginning.
+    Start,
+    /// Where the page before ended.
+    Token(&'a str),
+    /// Behind a key, whether there is one or not.
+    After(&'a str),
+}
+
 impl Bucket {
     /// The bucket at an S3 address without a slash at its end; while that is away it is asked again for as long as `patience` lasts.
     pub fn new(
@@ -137,26 +148,29 @@ impl Bucket {
 
     /// Finds out whether the bucket can be listed.
     pub async fn probe(&self) -> Result<(), BucketError> {
-        self.list("", true, None, 1).await.map(drop)
+        self.list("", true, Whence::Start, 1).await.map(drop)
     }
 
-    /// A page of at most `most` keys that begin with a prefix; what lies below a folder is told by the folder's name alone
-    /// where `is_flat` is not set.
+    /// A page of at most `most` keys that begin with a prefix, from somewhere on; what lies below a folder is told by the folder's
+    /// name alone where `is_flat` is not set.
     pub(super) async fn list(
         &self,
         prefix: &str,
         is_flat: bool,
-        token: Option<&str>,
+        from: Whence<'_>,
         most: usize,
     ) -> Result<Listed, BucketError> {
-        let mut query = String::from("?");
-        if let Some(token) = token {
-            query = format!("?continuation-token={}&", query_value(token));
-        }
+        let mut query = match from {
+            Whence::Token(token) => format!("?continuation-token={}&", query_value(token)),
+            Whence::Start | Whence::After(_) => String::from("?"),
+        };
         if !is_flat {
             query.push_str("delimiter=%2F&");
         }
         query = format!("{query}encoding-type=url&list-type=2&max-keys={most}&prefix={}", query_value(prefix));
+        if let Whence::After(key) = from {
+            query.push_str(&format!("&start-after={}", query_value(key)));
+        }
         let answer = self.patiently(Ask::of(Method::GET, &query, &[]), TEXT_MAX).await?;
         let text = std::str::from_utf8(&answer).map_err(|_| BucketError::BadAnswer("a list is not UTF-8"))?;
         listed::parse(text).ok_or(BucketError::BadAnswer("a list has no form"))

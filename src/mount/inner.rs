@@ -181,7 +181,7 @@ impl Inner {
             self.tree.hold(known);
             return Ok((known, facts));
         }
-        let facts = self.listing.find(&format!("{folder}{name}")).await.map_err(|error| refused(&error))?;
+        let facts = self.listing.look_up(&folder, name).await.map_err(|error| refused(&error))?;
         let facts = facts.ok_or(Errno::ENOENT)?;
         Ok((self.tree.learn(parent, name, facts), facts))
     }

@@ -1,7 +1,8 @@
 //! What is in a folder: S3's lists, page by page, and single names.
 
-use super::bucket::{Bucket, BucketError};
+use super::bucket::{Bucket, BucketError, Whence};
 use super::listed::{Found, Listed};
+use super::neighbours::{Known, Neighbours};
 use super::statistics::STATISTICS_FILE;
 use super::tree::Facts;
 
@@ -33,11 +34,13 @@ pub(super) struct Page {
 pub(super) struct Listing {
     bucket: Bucket,
     root: Box<str>,
+    /// Of what never changes.
+    neighbours: Option<Neighbours>,
 }
 
 impl Listing {
-    pub(super) fn new(bucket: Bucket, root: &str) -> Self {
-        Self { bucket, root: root.into() }
+    pub(super) fn new(bucket: Bucket, root: &str, is_snapshot: bool) -> Self {
+        Self { bucket, root: root.into(), neighbours: is_snapshot.then(Neighbours::default) }
     }
 
     /// The bucket that it asks.
@@ -51,7 +54,8 @@ impl Listing {
             *page = Page::default();
         }
         while !page.is_begun || at >= page.before + page.entries.len() as u64 && page.token.is_some() {
-            let listed = self.bucket.list(folder, false, page.token.as_deref(), PAGE).await?;
+            let whence = page.token.as_deref().map_or(Whence::Start, Whence::Token);
+            let listed = self.bucket.list(folder, false, whence, PAGE).await?;
             page.before += page.entries.len() as u64;
             page.token.clone_from(&listed.token);
             page.entries = entries(folder, listed, &mut page.trail);
@@ -65,18 +69,18 @@ impl Listing {
 
     /// Whether a folder has anything but its own marker; names that no file can have count.
     pub(super) async fn is_empty(&self, folder: &str) -> Result<bool, BucketError> {
-        let listed = self.bucket.list(folder, true, None, 2).await?;
+        let listed = self.bucket.list(folder, true, Whence::Start, 2).await?;
         Ok(listed.found.iter().all(|found| found.key() == folder) && listed.token.is_none())
     }
 
     async fn is_there(&self, folder: &str) -> Result<bool, BucketError> {
-        Ok(!self.bucket.list(folder, true, None, 1).await?.found.is_empty())
+        Ok(!self.bucket.list(folder, true, Whence::Start, 1).await?.found.is_empty())
     }
 
     /// What a key is: an object, or a folder because keys begin with it.
     pub(super) async fn find(&self, key: &str) -> Result<Option<Facts>, BucketError> {
         let folder = format!("{key}/");
-        let first = self.bucket.list(key, true, None, 1).await?.found.into_iter().next();
+        let first = self.bucket.list(key, true, Whence::Start, 1).await?.found.into_iter().next();
         let is_folder = match first {
             None => false,
             Some(Found::Object { key: found, size, modified, .. }) if found == key => {
@@ -88,9 +92,32 @@ impl Listing {
         Ok(is_folder.then_some(Facts::FOLDER))
     }
 
+    /// What a name in a folder is. Of a snapshot's folders, pages are asked for where names are.
+    pub(super) async fn look_up(&self, folder: &str, name: &str) -> Result<Option<Facts>, BucketError> {
+        let key = format!("{folder}{name}");
+        let Some(neighbours) = &self.neighbours else { return self.find(&key).await };
+        match neighbours.find(folder, name) {
+            Known::Is(found) => return Ok(found),
+            Known::Nothing { wants_page: false } => return self.find(&key).await,
+            Known::Nothing { wants_page: true } => {}
+        }
+        // Behind the longest key that is shorter by a character: hardly anything lies between it and the name.
+        let before = &key[..key.len() - key.chars().next_back().map_or(0, char::len_utf8)];
+        let listed = self.bucket.list(folder, false, Whence::After(before), PAGE).await?;
+        let to = listed.token.as_ref().and_then(|_| listed.found.last()?.key().strip_prefix(folder).map(str::to_owned));
+        let is_usable = listed.token.is_none() || to.as_deref().is_some_and(|to| to >= name);
+        if is_usable {
+            neighbours.learn(folder, name, to.as_deref(), entries(folder, listed, &mut Vec::new()));
+        }
+        match neighbours.find(folder, name) {
+            Known::Is(found) => Ok(found),
+            Known::Nothing { .. } => self.find(&key).await,
+        }
+    }
+
     /// An object, and its entity tag.
     pub(super) async fn object(&self, key: &str) -> Result<Option<(Facts, String)>, BucketError> {
-        let listed = self.bucket.list(key, true, None, 1).await?;
+        let listed = self.bucket.list(key, true, Whence::Start, 1).await?;
         Ok(listed.found.into_iter().find_map(|found| match found {
             Found::Object { key: found, size, modified, etag } if found == key => {
                 Some((Facts { is_folder: false, size, modified }, etag))

@@ -14,6 +14,7 @@ mod inner;
 mod listed;
 mod listing;
 mod load;
+mod neighbours;
 mod plain;
 mod reader;
 mod recent;
@@ -96,7 +97,7 @@ impl Mount {
             workers.clone(),
             statistics,
         );
-        let listing = listing::Listing::new(bucket, &settings.prefix);
+        let listing = listing::Listing::new(bucket, &settings.prefix, settings.snapshot.is_some());
         let mut options = vec![
             fuser::MountOption::FSName(format!("{}/{}", settings.bucket, settings.prefix)),
             fuser::MountOption::Subtype("bedplate".to_owned()),
