@@ -172,7 +172,10 @@ fn commands_move_only_what_is_missing() {
     let total = 40 * MIB as u64 + 5;
 
     let first = server.json(&["put", "--recursive", text(&folder), "moved/set"]);
-    assert_eq!((first["bytes_total"].as_u64(), first["bytes_sent"].as_u64()), (Some(total), Some(total)));
+    assert_eq!(first["bytes_total"].as_u64(), Some(total));
+    // Noise travels as it is, and with it what the chunks are called.
+    let sent = first["bytes_sent"].as_u64().unwrap();
+    assert!((total..total + total / 500).contains(&sent), "{sent} bytes were sent for {total}");
     assert!(first["seconds"].as_f64().is_some());
     fs::write(folder.join("sub/small"), b"other").unwrap();
     let second = server.json(&["put", "--recursive", text(&folder), "moved/set"]);
