@@ -145,7 +145,9 @@ impl Client {
 
 /// Reads a body of at most `limit` bytes.
 pub async fn read_all(mut body: Incoming, limit: usize) -> Result<Bytes, WireError> {
-    let mut all = BytesMut::new();
+    // As long as it is said to be: what grows is copied again and again.
+    let said = body.size_hint().exact().and_then(|said| usize::try_from(said).ok()).unwrap_or(0);
+    let mut all = BytesMut::with_capacity(said.min(limit));
     while let Some(frame) = body.frame().await {
         let frame =
             frame.map_err(|source| WireError::Broken { authority: "the server".to_owned(), source: source.into() })?;
