@@ -72,6 +72,9 @@ pub trait Gate: Send + Sync {
     /// Whether the caller may get the object.
     async fn may_get(&self, caller: &Principal, peer: Option<Peer>, bucket: &str, key: &str) -> Result<bool, BoxError>;
 
+    /// Whether the caller may list the bucket.
+    async fn may_list(&self, caller: &Principal, peer: Option<Peer>, bucket: &str) -> Result<bool, BoxError>;
+
     /// Whether the caller may put the object.
     async fn may_put(&self, caller: &Principal, peer: Option<Peer>, bucket: &str, key: &str)
     -> Result<Leave, BoxError>;

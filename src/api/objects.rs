@@ -39,7 +39,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         Endpoint::get("/api/v1/pull/snapshots/{bucket}", Who::Holder, snapshot)
             .about("Which snapshot BUCKET@NAME is now: when it was made, in milliseconds since 1970.")
             .gives(Content::Json("SnapshotSeen"))
-            .refuses(&[404]),
+            .refuses(&[403, 404]),
         Endpoint::get("/api/v1/pull/runs/{pack}", Who::Anyone, run)
             .about("A range of a pack within a run that a recipe's seal opens. The Range header is required and names both its ends.")
             .query(&[
@@ -135,7 +135,21 @@ struct SnapshotSeen {
     created: u64,
 }
 
-async fn snapshot(State(state): State<ApiState>, Path(bucket): Path<String>) -> ApiResult<Json<SnapshotSeen>> {
+async fn snapshot(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Principal>,
+    peer: Option<Extension<Peer>>,
+    Path(bucket): Path<String>,
+) -> ApiResult<Json<SnapshotSeen>> {
+    let allowed = state.gate().may_list(&caller, peer.map(|Extension(peer)| peer), &bucket).await;
+    if !allowed.map_err(|error| ApiError::internal(&*error))? {
+        return Err(ApiError::new(
+            StatusCode::FORBIDDEN,
+            "not-allowed",
+            format!("the key may not list {bucket}"),
+            "ask the bucket's owner for s3:ListBucket in its policy, or use the owner's key",
+        ));
+    }
     let bucket = BucketName::parse_readable(&bucket)
         .map_err(|error| ApiError::bad_request(error.to_string(), "correct the name in the address"))?;
     let created = state.store().snapshot_made(&bucket).await?;

@@ -339,10 +339,7 @@ async fn part(
 ) -> ApiResult<Response> {
     let (state, push) = Push::admit((state, caller, peer, bucket, query)).await?;
     let (upload, number) = (push.upload()?, push.query.part.unwrap_or_default());
-    let about = state.store().upload(&push.bucket, &push.key, &upload).await?;
-    if !about.headers.contains_key(PUSHED) {
-        return Err(ApiError::from(StoreError::NoSuchUpload(upload)));
-    }
+    must_be_pushed(&state.store().upload(&push.bucket, &push.key, &upload).await?)?;
     let _turn = turn(&state).await?;
     let base = push.base(&state).await?;
     let given = Given { records: records(byte_stream(body)), prove: push.prove(&state)?, base };
@@ -350,6 +347,11 @@ async fn part(
         Ok(part) => Ok(Json(PushPart::from(part)).into_response()),
         Err(error) => missing(error),
     }
+}
+
+/// Refuses an upload that was opened over S3, whose parts keep what a push knows nothing of.
+fn must_be_pushed(about: &UploadInfo) -> ApiResult<()> {
+    if about.headers.contains_key(PUSHED) { Ok(()) } else { Err(ApiError::from(StoreError::NoSuchUpload(about.id))) }
 }
 
 async fn complete(
@@ -362,7 +364,14 @@ async fn complete(
 ) -> ApiResult<Json<PushedObject>> {
     let (state, push) = Push::admit((state, caller, peer, bucket, query)).await?;
     let parts: Vec<(u32, String)> = named.parts.into_iter().map(|part| (part.number, part.etag)).collect();
-    let info = state.store().complete_push(&push.bucket, &push.key, &push.upload()?, &parts).await?;
+    let upload = push.upload()?;
+    match state.store().upload(&push.bucket, &push.key, &upload).await {
+        Ok(about) => must_be_pushed(&about)?,
+        // It may have been completed, and the answer lost.
+        Err(StoreError::NoSuchUpload(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let info = state.store().complete_push(&push.bucket, &push.key, &upload, &parts).await?;
     Ok(Json(PushedObject::from(info)))
 }
 

@@ -169,7 +169,12 @@ impl Inner {
         let mut held = BytesMut::new();
         if wanted > 0 {
             let key = self.tree.key(written.inode).ok_or(Errno::ESTALE)?;
-            held.extend_from_slice(&self.source(key).await?.read(0, wanted).await?);
+            let source = self.source(key).await?;
+            if source.facts().size != size {
+                // Another has replaced it since it was opened: a beginning of what is there now is nobody's file.
+                return Err(Errno::ESTALE);
+            }
+            held.extend_from_slice(&source.read(0, wanted).await?);
         }
         *writer = Writer::Held(held, false);
         Ok(())

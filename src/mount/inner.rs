@@ -33,7 +33,7 @@ pub(super) enum Source {
 }
 
 impl Source {
-    fn facts(&self) -> Facts {
+    pub(super) fn facts(&self) -> Facts {
         match self {
             Self::Recipe(reader) => Facts { is_folder: false, size: reader.size, modified: reader.modified },
             Self::Plain(plain) => plain.facts,
@@ -207,12 +207,9 @@ impl Inner {
     }
 
     /// Whether an inode's object is what was known of it. Where another has replaced it, the kernel is told to look up the name
-    /// again, which it does at once, and comes back with another inode.
+    /// again, which it does at once, and comes back with another inode. A snapshot's never is: it was removed, and another has its name.
     fn known_as(&self, number: u64, facts: Facts) -> Result<bool, Errno> {
-        match self.tree.adopt(number, facts) {
-            None if self.believed == FOR_EVER => Ok(false),
-            known => known.ok_or(Errno::ESTALE),
-        }
+        self.tree.adopt(number, facts).ok_or(Errno::ESTALE)
     }
 
     /// Whether an object is open for reading.

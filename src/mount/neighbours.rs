@@ -95,7 +95,7 @@ impl Neighbours {
     /// Learns a page of a folder's list: all from a name on, to the last key, or to the end.
     pub(super) fn learn(&self, folder: &str, from: &str, to: Option<&str>, entries: Vec<Entry>) {
         let mut state = self.lock();
-        state.names += entries.len();
+        state.names += 1 + entries.len();
         let names = entries.into_iter().map(|entry| (entry.name, entry.facts)).collect();
         let stretch = Stretch { from: from.into(), to: to.map(Into::into), names };
         let State { folders, order, names, .. } = &mut *state;
@@ -111,7 +111,7 @@ impl Neighbours {
                     (None, Some(_)) => false,
                     (Some(old), Some(new)) => old <= new,
                 };
-            *names -= if within { old.names.len() } else { 0 };
+            *names -= if within { 1 + old.names.len() } else { 0 };
             !within
         });
         known.stretches.push(stretch);
@@ -129,7 +129,7 @@ impl State {
                 continue;
             }
             if let Some(folder) = self.folders.remove(&oldest) {
-                self.names -= folder.stretches.iter().map(|stretch| stretch.names.len()).sum::<usize>();
+                self.names -= folder.stretches.iter().map(|stretch| 1 + stretch.names.len()).sum::<usize>();
             }
         }
         // A folder so long that it is too much by itself keeps its latest page.
@@ -137,7 +137,7 @@ impl State {
             && let Some(folder) = self.folders.get_mut(but)
             && let Some(last) = folder.stretches.pop()
         {
-            self.names = last.names.len();
+            self.names = 1 + last.names.len();
             folder.stretches = vec![last];
         }
     }
@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(neighbours.find("e/", "b"), unknown(false));
         neighbours.learn("d/", "a", None, vec![entry("a", file(3)), entry("b", file(1))]);
         assert_eq!(neighbours.find("d/", "z"), Known::Is(None));
-        assert_eq!(neighbours.lock().names, 2);
+        assert_eq!(neighbours.lock().names, 3);
     }
 
     #[test]

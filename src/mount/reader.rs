@@ -194,7 +194,8 @@ impl Reader {
     /// The segment of a group; none where there is no memory for it.
     fn segment(&self, range: ByteRange) -> Option<Arc<Segment>> {
         let mut state = self.lock();
-        if let Some(segment) = state.segments.get(&range.start) {
+        // Groups may be others once a recipe was asked for anew.
+        if let Some(segment) = state.segments.get(&range.start).filter(|segment| segment.range == range) {
             return Some(segment.clone());
         }
         self.add(&mut state, range)
@@ -288,7 +289,11 @@ impl Reader {
         if let Some(stretch) = known() {
             return Ok(stretch);
         }
-        let stretch = self.pool.recipes.find(&self.key, number).await?;
+        let mut stretch = self.pool.recipes.find(&self.key, number).await?;
+        if !self.is_mine(&stretch) {
+            // It was of what the object was before; only the first stretch is asked for at every open.
+            stretch = self.pool.recipes.ask(&self.key, number).await?;
+        }
         if self.is_mine(&stretch) { Ok(stretch) } else { Err(ReadError::Replaced) }
     }
 

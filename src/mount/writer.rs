@@ -167,8 +167,15 @@ impl Writer {
             // What has no name is nobody's once it is closed: it has as much room as memory gives it.
             let Some(key) = to.key else { return Err(Errno::ENOSPC) };
             let path = Path::parse(key).map_err(|_| Errno::EINVAL)?;
-            let upload = to.s3.put_multipart(&path).await.map_err(|error| unstored(&error))?;
             let tail = std::mem::take(held);
+            let upload = match to.s3.put_multipart(&path).await {
+                Ok(upload) => upload,
+                Err(error) => {
+                    // A part of the file is here, which must not take the object's place at the close.
+                    *self = Self::Broken;
+                    return Err(unstored(&error));
+                }
+            };
             *self = Self::Sent(Sent { upload, under_way: FuturesUnordered::new(), bytes: 0, tail });
         }
         let Self::Sent(sent) = self else { return Ok(()) };

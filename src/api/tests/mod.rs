@@ -443,6 +443,15 @@ impl crate::api::Gate for Nobody {
         Ok(false)
     }
 
+    async fn may_list(
+        &self,
+        _: &crate::auth::Principal,
+        _: Option<crate::sys::wire::Peer>,
+        _: &str,
+    ) -> Result<bool, crate::store::BoxError> {
+        Ok(false)
+    }
+
     async fn may_put(
         &self,
         _: &crate::auth::Principal,

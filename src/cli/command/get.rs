@@ -101,6 +101,10 @@ pub async fn run(args: GetArgs, context: &Context) -> Result<Exit, CliError> {
     if to_stdout && (args.delete || args.dry_run) {
         return Err(CliError::usage("standard output is no folder: --delete and --dry-run go with one"));
     }
+    if args.delete && args.target == FilePath::new(".") {
+        return Err(CliError::usage("--delete removes files, and no folder was named")
+            .hint("name the folder; this one by its path"));
+    }
     let items = collect(&args, context, &store).await?;
     let removable = if args.delete { removable(&args.target, &items)? } else { Vec::new() };
     let bytes_total: u64 = items.iter().map(|item| item.object.size).sum();
@@ -156,7 +160,8 @@ pub async fn run(args: GetArgs, context: &Context) -> Result<Exit, CliError> {
 
 /// The files below the folder that no object becomes.
 fn removable(folder: &FilePath, items: &[Item]) -> Result<Vec<PathBuf>, CliError> {
-    let kept: BTreeSet<&FilePath> = items.iter().map(|item| item.file.as_path()).collect();
+    // What is above a file is kept, too: it may be a link to a folder.
+    let kept: BTreeSet<&FilePath> = items.iter().flat_map(|item| item.file.ancestors()).collect();
     Ok(entries_below(folder)?.into_iter().filter(|file| !kept.contains(file.as_path())).collect())
 }
 

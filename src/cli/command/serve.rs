@@ -285,6 +285,10 @@ impl Gate for SameGate {
         Ok(self.0.may_get(caller, peer, bucket, key).await?)
     }
 
+    async fn may_list(&self, caller: &Principal, peer: Option<Peer>, bucket: &str) -> Result<bool, BoxError> {
+        Ok(self.0.may_list(caller, peer, bucket).await?)
+    }
+
     async fn may_put(
         &self,
         caller: &Principal,

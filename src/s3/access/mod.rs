@@ -358,6 +358,17 @@ impl SideGate {
         }
     }
 
+    /// Whether the caller may list the bucket; one that is not there, nobody may.
+    pub async fn may_list(&self, principal: &Principal, peer: Option<Peer>, bucket: &str) -> Result<bool, S3Error> {
+        let (headers, uri) = (HeaderMap::new(), Uri::default());
+        let asked = Asked { headers: &headers, uri: &uri, key: None, version: None, peer };
+        match self.0.access(Some(principal), bucket, asked).await {
+            Ok(access) => Ok(access.check("s3:ListBucket", None).is_ok()),
+            Err(error) if matches!(error.code(), S3ErrorCode::NoSuchBucket) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Whether the caller may put the object; into a bucket that is not there, nobody may.
     pub async fn may_put(
         &self,

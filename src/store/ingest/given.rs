@@ -16,7 +16,7 @@ use super::{Content, Ingested};
 use crate::format::codec::{Codec, Decoder};
 use crate::format::digest::{RootDigest, chunk_digest};
 use crate::format::manifest::Location;
-use crate::format::push::{Named, Record, Reference, proof};
+use crate::format::push::{Named, Record, Reference, proof, span};
 use crate::model::Digest;
 use crate::model::limit::{CHUNK_MIN, PUT_MAX};
 use crate::store::Inner;
@@ -28,6 +28,8 @@ use crate::sys::worker::blocking;
 const BATCH: usize = 1024;
 /// Bytes of chunks that come along and are placed at once; so much of a push is in memory, and a record.
 const BATCH_BYTES: usize = 2 * 1024 * 1024;
+/// Chunks of which those that are to be stored again are in memory.
+const AT_HAND: usize = 64;
 /// Chunks of the store that are read at once, for a proof, or to be stored again.
 const READS: usize = 8;
 /// Bytes of chunks that are read of a push which was refused.
@@ -113,12 +115,19 @@ async fn take_records(
     taker.finish(end.unwrap_or_default()).await
 }
 
-/// How many chunks a record has, and how many bytes of them come along.
+/// How many chunks a record has, and how many bytes it takes to open it: what comes along, what that decodes to, and what a patch
+/// copies from.
 fn weight(record: &Record) -> (usize, usize) {
     match record {
         Record::References(references) => (references.len(), 0),
-        Record::Frame { chunks, .. } => (chunks.len(), chunks.iter().map(|chunk| chunk.len as usize).sum()),
-        Record::Patch { chunks, .. } => (chunks.len(), chunks.iter().map(|patched| patched.chunk.len as usize).sum()),
+        Record::Frame { chunks, stored, .. } => {
+            (chunks.len(), stored.len() + chunks.iter().map(|chunk| chunk.len as usize).sum::<usize>())
+        }
+        Record::Patch { chunks, stored, .. } => {
+            let spanned = span(chunks.iter().flat_map(|patched| &patched.ops)).map_or(0, |(from, to)| to - from);
+            let made: usize = chunks.iter().map(|patched| patched.chunk.len as usize).sum();
+            (chunks.len(), stored.len() + made + usize::try_from(spanned).unwrap_or(usize::MAX / 2))
+        }
         Record::End { .. } => (0, 0),
     }
 }
@@ -215,8 +224,13 @@ impl Taker {
             // Nothing comes of this push; the rest is looked at to find all that is missing.
             return Ok(());
         }
-        self.fill(&mut pieces).await?;
-        self.placer.place(pieces, run_limit).await.map(drop)
+        while !pieces.is_empty() {
+            let rest = pieces.split_off(pieces.len().min(AT_HAND));
+            let mut now = std::mem::replace(&mut pieces, rest);
+            self.fill(&mut now).await?;
+            self.placer.place(now, run_limit).await?;
+        }
+        Ok(())
     }
 
     /// Finds what is named. What is not there, or not this caller's to name, is noted as missing.

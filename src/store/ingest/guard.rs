@@ -61,11 +61,11 @@ impl Guard {
         Self { cost, full, spare: full, run: None, refused: None }
     }
 
-    /// Where each chunk is to be shared, if it is, given where the store has it, and whether it could be stored again. One
-    /// that cannot be is always shared.
+    /// Where each chunk is to be shared, if it is, given where the store has it, and whether it could be stored again. A run with
+    /// one that cannot be is always shared.
     pub(super) fn choose(&mut self, chunks: &[(Option<Location>, bool)]) -> Vec<Option<Location>> {
         let mut chosen = Vec::with_capacity(chunks.len());
-        while let Some((at, can_store)) = chunks.get(chosen.len()) {
+        while let Some((at, _)) = chunks.get(chosen.len()) {
             let refused = self.refused.take();
             let Some(at) = *at else {
                 self.run = None;
@@ -84,6 +84,7 @@ impl Guard {
             // The run is a term, and what is stored after it is another. Between two shared runs that was paid with the first.
             let cost = self.cost * if self.run.is_some() { 1 } else { 2 };
             let before = refused.map_or(0, |(mut refused, len)| if refused.takes(at) { len } else { 0 });
+            let can_store = chunks[chosen.len()..chosen.len() + len].iter().all(|(_, can_store)| *can_store);
             let is_shared = self.is_worth(len as u64, before, cost) || !can_store;
             self.account(len as u64, if is_shared { cost } else { 0 });
             self.run = is_shared.then_some(run);

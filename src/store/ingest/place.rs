@@ -39,6 +39,9 @@ enum Place {
     Late(usize),
 }
 
+/// A chunk is to be stored that is not at hand.
+const NO_BYTES: StoreError = StoreError::Unfit("A chunk is to be stored whose bytes did not come.");
+
 /// Finds each chunk, or packs it, and adds up the terms.
 pub(super) struct Placer {
     inner: Arc<Inner>,
@@ -100,6 +103,8 @@ impl Placer {
                     Place::Known(at)
                 }
                 (None, Some(place)) => *place,
+                // What has no bytes at hand can only be shared, whatever the ration says.
+                (None, None) if piece.data.is_empty() => Place::Known(known.ok_or(NO_BYTES)?),
                 (None, None) => self.take(piece, known.is_some(), &mut fresh),
             };
             if shared.is_none() {
@@ -198,6 +203,10 @@ impl Placer {
     async fn encode(&mut self, fresh: Vec<Piece>, total: usize) -> Result<(), StoreError> {
         if fresh.is_empty() {
             return Ok(());
+        }
+        // A chunk without bytes would make its whole pack unreadable.
+        if fresh.iter().any(|piece| piece.data.is_empty()) {
+            return Err(NO_BYTES);
         }
         let bytes: usize = fresh.iter().map(|piece| piece.data.len()).sum();
         let is_sparse = bytes < total / SPARSE;

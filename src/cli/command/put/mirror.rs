@@ -48,8 +48,14 @@ pub(super) fn removable(listed: &BTreeMap<String, Listed>, items: &[FileBelow], 
         let below = key.strip_prefix(prefix).unwrap_or(key).trim_start_matches('/');
         args.source.join(below).is_dir()
     };
-    let gone =
-        listed.iter().filter(|(key, object)| !(kept.contains(key.as_str()) || object.size == 0 && is_folder(key)));
+    // Links to folders are not followed: what was put from behind one is not gone.
+    let is_linked = |key: &str| {
+        let below = std::path::Path::new(key.strip_prefix(prefix).unwrap_or(key).trim_start_matches('/'));
+        below.ancestors().skip(1).any(|above| !above.as_os_str().is_empty() && args.source.join(above).is_symlink())
+    };
+    let gone = listed
+        .iter()
+        .filter(|(key, object)| !(kept.contains(key.as_str()) || object.size == 0 && is_folder(key) || is_linked(key)));
     gone.map(|(key, _)| key.clone()).collect()
 }
 

@@ -122,6 +122,14 @@ pub async fn run(args: PutArgs, context: &Context) -> Result<Exit, CliError> {
             .hint("--delete goes with --recursive and a folder"));
     }
     let items = if from_stdin { Vec::new() } else { collect(&args)? };
+    if args.delete && items.is_empty() {
+        return Err(CliError::refused(format!(
+            "{} has no files, and --delete would remove all of {}",
+            args.source.display(),
+            args.target
+        ))
+        .hint("is its disk mounted? `bedplate rm --recursive` removes on purpose"));
+    }
     let store = Arc::new(remote::open(context, &args.target.bucket)?);
     let listed = mirror::listed(&args, context, &store).await?;
     let fresh = fresh(&args, context, &store, &items, listed.as_ref()).await?;
