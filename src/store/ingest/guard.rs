@@ -154,6 +154,13 @@ mod tests {
         proptest::collection::vec(run, 0..2000).prop_map(|runs| runs.concat())
     }
 
+    #[test]
+    fn what_cannot_be_stored_again_is_shared_with_its_run() {
+        let mut guard = Guard::new(Ration { chunks_per_term: 128, spare_terms: 0 });
+        let run = [(Some(at(1, 7)), true), (Some(at(1, 8)), false), (Some(at(2, 0)), true)];
+        assert_eq!(guard.choose(&run), [Some(at(1, 7)), Some(at(1, 8)), None]);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(200))]
         #[test]

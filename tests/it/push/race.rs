@@ -185,3 +185,50 @@ async fn pushes_beside_deletes_and_collections_lose_nothing() {
     store.close().await;
     workers.stop().await;
 }
+
+/// However known chunks are named and brought beside each other, in an order that eats up the ration of sharing, each chunk of every pack
+/// stays readable: after the store was opened anew, too, when nothing but what is on the disk is left of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_named_beside_what_came_along_is_readable() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, workers) = open(dir.path()).await;
+    let old: Vec<Bytes> = (0..1_700).map(|n| Bytes::from(noise(50_000 + n, 8_192))).collect();
+    push(&store, "old", old.iter().map(along).chain([end(&old)]).collect()).await.unwrap();
+    let new = |n: u64| Bytes::from(noise(90_000 + n, 8_192));
+    // Singles eat up the ration; then two runs, of which the first chunk comes along and the second is named.
+    let mut given: Vec<(Bytes, bool)> = (0..127).map(|n| (old[n * 10].clone(), true)).collect();
+    given.extend([(new(0), true), (old[1_500].clone(), true), (old[1_501].clone(), true), (new(1), true)]);
+    given.extend([(old[1_600].clone(), true), (old[1_601].clone(), false)]);
+    let mut all = vec![("half".to_owned(), given)];
+    for seed in 0..24u64 {
+        let dice = noise(seed + 1, 2_400);
+        let (mut given, mut at) = (Vec::new(), 0);
+        for dice in dice.chunks_exact(4) {
+            // Half of them go on where the last one was.
+            at = if dice[0] < 128 { at + 1 } else { usize::from(dice[1]) * 6 + usize::from(dice[2]) % 6 };
+            let chunk = if dice[3] < 10 { new(seed * 1_000 + at as u64) } else { old[at % old.len()].clone() };
+            given.push((chunk, dice[3] < 10 || dice[3] > 130));
+        }
+        all.push((format!("dice-{seed}"), given));
+    }
+    for (name, given) in &all {
+        let chunks: Vec<Bytes> = given.iter().map(|(chunk, _)| chunk.clone()).collect();
+        let record = |(chunk, comes): &(Bytes, bool)| {
+            if *comes { along(chunk) } else { references(std::slice::from_ref(chunk)) }
+        };
+        push(&store, name, given.iter().map(record).chain([end(&chunks)]).collect()).await.unwrap();
+    }
+    store.close().await;
+    workers.stop().await;
+    drop(store);
+    let workers = Workers::new();
+    let meta = Embedded::open(&dir.path().join("meta")).unwrap();
+    let store = Store::open(meta, PackHome::local(dir.path().join("packs")), &workers).await.unwrap();
+    for (name, given) in &all {
+        let wanted: Vec<u8> = given.iter().flat_map(|(chunk, _)| chunk.iter().copied()).collect();
+        assert!(content(&store, name).await == wanted, "{name}");
+    }
+    assert!(content(&store, "old").await == old.concat());
+    store.close().await;
+    workers.stop().await;
+}
