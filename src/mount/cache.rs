@@ -28,7 +28,7 @@ const LAYOUT: &str = "v2";
 /// A file that was used in this time is not marked as used again.
 const MARK_EVERY: Duration = Duration::from_secs(600);
 /// Bytes that wait to be written, at most.
-const QUEUE: u64 = 48 * 1024 * 1024;
+const QUEUE: u64 = 32 * 1024 * 1024;
 /// Bytes that a recipe's file begins with, before the recipe.
 const CHECK: usize = 32;
 /// Which part of the cache is written before it is looked at again: others write too.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::stretch::Stretch;
 
 /// Memory for recipes, in bytes.
-const LIMIT: usize = 64 * 1024 * 1024;
+const LIMIT: usize = 48 * 1024 * 1024;
 /// What an entry takes besides its recipe and its name, in bytes, about.
 const OVERHEAD: usize = 200;
 

@@ -26,7 +26,7 @@ use crate::telemetry::log;
 /// How long files that are open are waited for when the mount is to end.
 const PARTING: Duration = Duration::from_secs(10);
 /// Memory for reads ahead, in bytes.
-const READ_AHEAD: usize = 96 * 1024 * 1024;
+const READ_AHEAD: usize = 64 * 1024 * 1024;
 
 /// Mount a bucket, or a snapshot of one, as a folder
 #[derive(Debug, clap::Args)]
