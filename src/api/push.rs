@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::{FromRequestParts, Path, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
@@ -165,12 +166,18 @@ struct Push {
     query: PushQuery,
 }
 
-type Parts = (State<ApiState>, Extension<Principal>, Option<Extension<Peer>>, Path<String>, Query<PushQuery>);
+/// Whoever may not put the object comes no further than this.
+impl FromRequestParts<ApiState> for Push {
+    type Rejection = ApiError;
 
-impl Push {
-    async fn admit((state, caller, peer, bucket, query): Parts) -> ApiResult<(ApiState, Self)> {
-        let (State(state), Extension(caller), Path(bucket), Query(query)) = (state, caller, bucket, query);
-        let peer = peer.map(|Extension(peer)| peer);
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> ApiResult<Self> {
+        let caller = Extension::<Principal>::from_request_parts(parts, state).await;
+        let Extension(caller) = caller.map_err(|error| ApiError::internal(&error))?;
+        let peer = parts.extensions.get::<Peer>().copied();
+        let bucket = Path::<String>::from_request_parts(parts, state).await;
+        let Path(bucket) =
+            bucket.map_err(|error| ApiError::bad_request(error.body_text(), "correct the name in the address"))?;
+        let Query(query) = Query::<PushQuery>::from_request_parts(parts, state).await?;
         let leave = state.gate().may_put(&caller, peer, &bucket, &query.key).await;
         let headers = match leave.map_err(|error| ApiError::internal(&*error))? {
             Leave::Granted(headers) => headers,
@@ -192,9 +199,11 @@ impl Push {
             }
         };
         let (bucket, key) = (parse(&bucket)?, parse(&query.key)?);
-        Ok((state, Self { caller, peer, bucket, key, headers, query }))
+        Ok(Self { caller, peer, bucket, key, headers, query })
     }
+}
 
+impl Push {
     /// Root may read everything, so that a digest gives it nothing that it could not get; everybody else must show that it has the bytes.
     fn prove(&self, state: &ApiState) -> ApiResult<Option<[u8; 32]>> {
         if self.caller == Principal::Root {
@@ -230,27 +239,12 @@ impl Push {
     }
 }
 
-async fn terms(
-    state: State<ApiState>,
-    caller: Extension<Principal>,
-    peer: Option<Extension<Peer>>,
-    bucket: Path<String>,
-    query: Query<PushQuery>,
-) -> ApiResult<Json<PushTerms>> {
-    let (state, push) = Push::admit((state, caller, peer, bucket, query)).await?;
+async fn terms(State(state): State<ApiState>, push: Push) -> ApiResult<Json<PushTerms>> {
     let prove = push.prove(&state)?.map(hex::encode);
     Ok(Json(PushTerms { prove }))
 }
 
-async fn known(
-    state: State<ApiState>,
-    caller: Extension<Principal>,
-    peer: Option<Extension<Peer>>,
-    bucket: Path<String>,
-    query: Query<PushQuery>,
-    body: Body,
-) -> ApiResult<Response> {
-    let (state, _) = Push::admit((state, caller, peer, bucket, query)).await?;
+async fn known(State(state): State<ApiState>, _: Push, body: Body) -> ApiResult<Response> {
     let unread = |error: String| ApiError::bad_request(error, "docs/format.md says how a list of digests is laid out");
     let body = axum::body::to_bytes(body, LIST_BYTES_MAX).await.map_err(|error| unread(error.to_string()))?;
     let digests = decode_digests(&body).map_err(|error| unread(error.to_string()))?;
@@ -258,14 +252,7 @@ async fn known(
     Ok(([(CONTENT_TYPE, OCTETS)], encode_bits(&known)).into_response())
 }
 
-async fn signature(
-    state: State<ApiState>,
-    caller: Extension<Principal>,
-    peer: Option<Extension<Peer>>,
-    bucket: Path<String>,
-    query: Query<PushQuery>,
-) -> ApiResult<Response> {
-    let (state, push) = Push::admit((state, caller, peer, bucket, query)).await?;
+async fn signature(State(state): State<ApiState>, push: Push) -> ApiResult<Response> {
     if !push.may_read(&state).await? {
         return Err(ApiError::new(
             StatusCode::FORBIDDEN,
@@ -280,15 +267,7 @@ async fn signature(
     Ok(([(CONTENT_TYPE, OCTETS)], signature.encode()).into_response())
 }
 
-async fn object(
-    state: State<ApiState>,
-    caller: Extension<Principal>,
-    peer: Option<Extension<Peer>>,
-    bucket: Path<String>,
-    query: Query<PushQuery>,
-    body: Body,
-) -> ApiResult<Response> {
-    let (state, push) = Push::admit((state, caller, peer, bucket, query)).await?;
+async fn object(State(state): State<ApiState>, push: Push, body: Body) -> ApiResult<Response> {
     let _turn = turn(&state).await?;
     let base = push.base(&state).await?;
     let given = Given { records: records(byte_stream(body)), prove: push.prove(&state)?, base };
@@ -299,14 +278,7 @@ async fn object(
     }
 }
 
-async fn open(
-    state: State<ApiState>,
-    caller: Extension<Principal>,
-    peer: Option<Extension<Peer>>,
-    bucket: Path<String>,
-    query: Query<PushQuery>,
-) -> ApiResult<Json<PushUpload>> {
-    let (state, push) = Push::admit((state, caller, peer, bucket, query)).await?;
+async fn open(State(state): State<ApiState>, push: Push) -> ApiResult<Json<PushUpload>> {
     let name = push.query.name.unwrap_or_default();
     if name.is_empty() || name.len() > NAME_MAX {
         return Err(ApiError::bad_request(
@@ -329,15 +301,7 @@ async fn open(
     Ok(Json(PushUpload { upload, parts: Vec::new() }))
 }
 
-async fn part(
-    state: State<ApiState>,
-    caller: Extension<Principal>,
-    peer: Option<Extension<Peer>>,
-    bucket: Path<String>,
-    query: Query<PushQuery>,
-    body: Body,
-) -> ApiResult<Response> {
-    let (state, push) = Push::admit((state, caller, peer, bucket, query)).await?;
+async fn part(State(state): State<ApiState>, push: Push, body: Body) -> ApiResult<Response> {
     let (upload, number) = (push.upload()?, push.query.part.unwrap_or_default());
     must_be_pushed(&state.store().upload(&push.bucket, &push.key, &upload).await?)?;
     let _turn = turn(&state).await?;
@@ -355,14 +319,10 @@ fn must_be_pushed(about: &UploadInfo) -> ApiResult<()> {
 }
 
 async fn complete(
-    state: State<ApiState>,
-    caller: Extension<Principal>,
-    peer: Option<Extension<Peer>>,
-    bucket: Path<String>,
-    query: Query<PushQuery>,
+    State(state): State<ApiState>,
+    push: Push,
     Json(named): Json<PushParts>,
 ) -> ApiResult<Json<PushedObject>> {
-    let (state, push) = Push::admit((state, caller, peer, bucket, query)).await?;
     let parts: Vec<(u32, String)> = named.parts.into_iter().map(|part| (part.number, part.etag)).collect();
     let upload = push.upload()?;
     match state.store().upload(&push.bucket, &push.key, &upload).await {
