@@ -36,7 +36,6 @@ use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use tokio::sync::Semaphore;
 
 use crate::auth::Auth;
 use crate::auth::Principal;
@@ -46,6 +45,7 @@ use crate::job::JobView;
 use crate::model::{ImageRef, JobId};
 use crate::rack::{Conductor, ImageFacts, Images};
 use crate::store::{BoxError, Store};
+use crate::sys::lane::Lane;
 use crate::sys::wire::{IdleBody, Peer, ShownPin};
 use crate::telemetry::metrics;
 use endpoint::Endpoint;
@@ -107,14 +107,14 @@ pub struct ApiState {
     ready: Arc<AtomicBool>,
     seals: Arc<Seals>,
     /// Pushes that may be received at once.
-    pushes: Arc<Semaphore>,
+    pushes: Lane,
 }
 
 impl ApiState {
     /// A state that is not ready yet.
     #[must_use]
     pub fn new(parts: ApiParts) -> Self {
-        let pushes = Arc::new(Semaphore::new(push::AT_ONCE));
+        let pushes = Lane::new(push::AT_ONCE);
         Self { parts: Arc::new(parts), ready: Arc::default(), seals: Arc::new(Seals::new()), pushes }
     }
 

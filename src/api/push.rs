@@ -13,11 +13,11 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
 
 use super::endpoint::{Content, Endpoint, Who};
 use super::error::{ApiError, ApiResult};
-use super::extract::{Json, Query, byte_stream, parse};
+use super::extract::{Json, Query, parse};
 use super::{ApiState, Leave};
 use crate::auth::Principal;
 use crate::format::known::{LIST_BYTES_MAX, decode_digests, encode_bits, encode_digests};
@@ -26,13 +26,14 @@ use crate::model::{BucketName, ByteRange, Digest, ObjectKey, UploadId};
 use crate::store::{
     ByteStream, Given, ObjectInfo, PUSHED, PartInfo, PatchBase, PutRequest, RecordStream, StoreError, UploadInfo,
 };
+use crate::sys::lane::{Crowded, Pulse, Seat};
 use crate::sys::wire::Peer;
 
 const OCTETS: &str = "application/octet-stream";
 /// Pushes that are received at once.
 pub(super) const AT_ONCE: usize = 16;
-/// How long one waits for its turn.
-const PATIENCE: Duration = Duration::from_secs(50);
+/// Longest pause of a body.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Open uploads of one key that are looked through.
 const UPLOADS_MAX: usize = 100;
 /// Longest name that a client gives an upload.
@@ -261,20 +262,20 @@ async fn signature(State(state): State<ApiState>, push: Push) -> ApiResult<Respo
             "push without patches",
         ));
     }
-    let _turn = turn(&state).await?;
+    let _turn = Turn::of(&state).await?;
     let stretch = ByteRange { start: push.query.start.unwrap_or_default(), end: push.query.end.unwrap_or_default() };
     let signature = state.store().signature(&push.bucket, &push.key, stretch).await?;
     Ok(([(CONTENT_TYPE, OCTETS)], signature.encode()).into_response())
 }
 
 async fn object(State(state): State<ApiState>, push: Push, body: Body) -> ApiResult<Response> {
-    let _turn = turn(&state).await?;
+    let turn = Turn::of(&state).await?;
     let base = push.base(&state).await?;
-    let given = Given { records: records(byte_stream(body)), prove: push.prove(&state)?, base };
+    let given = Given { records: records(turn.body(body)), prove: push.prove(&state)?, base };
     let request = PutRequest { headers: push.headers, ..PutRequest::default() };
     match state.store().put_given(&push.bucket, &push.key, given, request).await {
         Ok(info) => Ok(Json(PushedObject::from(info)).into_response()),
-        Err(error) => missing(error),
+        Err(error) => turn.failed(error),
     }
 }
 
@@ -304,12 +305,12 @@ async fn open(State(state): State<ApiState>, push: Push) -> ApiResult<Json<PushU
 async fn part(State(state): State<ApiState>, push: Push, body: Body) -> ApiResult<Response> {
     let (upload, number) = (push.upload()?, push.query.part.unwrap_or_default());
     must_be_pushed(&state.store().upload(&push.bucket, &push.key, &upload).await?)?;
-    let _turn = turn(&state).await?;
+    let turn = Turn::of(&state).await?;
     let base = push.base(&state).await?;
-    let given = Given { records: records(byte_stream(body)), prove: push.prove(&state)?, base };
+    let given = Given { records: records(turn.body(body)), prove: push.prove(&state)?, base };
     match state.store().put_given_part(&push.bucket, &push.key, &upload, number, given).await {
         Ok(part) => Ok(Json(PushPart::from(part)).into_response()),
-        Err(error) => missing(error),
+        Err(error) => turn.failed(error),
     }
 }
 
@@ -335,17 +336,61 @@ async fn complete(
     Ok(Json(PushedObject::from(info)))
 }
 
-/// A place among those whose pushes are received.
-async fn turn(state: &ApiState) -> ApiResult<OwnedSemaphorePermit> {
-    match tokio::time::timeout(PATIENCE, state.pushes.clone().acquire_owned()).await {
-        Ok(Ok(turn)) => Ok(turn),
-        _ => Err(ApiError::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "busy",
-            "as many pushes as may be are under way",
-            "try again in a moment",
-        )),
+/// A place among those whose pushes are received. Who has one and does not use it loses it to one who waits.
+struct Turn {
+    pulse: Pulse,
+    _seat: Seat,
+}
+
+impl Turn {
+    async fn of(state: &ApiState) -> ApiResult<Self> {
+        let pulse = Pulse::new(CancellationToken::new());
+        match state.pushes.enter(1, &pulse).await {
+            Ok(seat) => Ok(Self { pulse, _seat: seat }),
+            Err(Crowded) => Err(busy()),
+        }
     }
+
+    /// The body, of which every pause is noted.
+    fn body(&self, body: Body) -> ByteStream {
+        let state = (body.into_data_stream(), self.pulse.clone());
+        let pieces = stream::try_unfold(state, |(mut pieces, pulse)| async move {
+            pulse.turn(0);
+            let piece = tokio::select! {
+                biased;
+                piece = pieces.next() => piece,
+                () = pulse.cut() => return Err("others needed the place".into()),
+                () = tokio::time::sleep(PAUSE_MAX) => return Err("no bytes arrived for a minute".into()),
+            };
+            pulse.done(piece.as_ref().map_or(0, |piece| piece.as_ref().map_or(0, |bytes| bytes.len() as u64)));
+            match piece {
+                None => Ok(None),
+                Some(Err(error)) => Err(error.into()),
+                Some(Ok(piece)) => Ok(Some((piece, (pieces, pulse)))),
+            }
+        });
+        pieces.boxed()
+    }
+
+    /// What is answered to a push that failed: where chunks are missing, which.
+    fn failed(&self, error: StoreError) -> ApiResult<Response> {
+        match error {
+            StoreError::MissingChunks(digests) => {
+                Ok((StatusCode::CONFLICT, [(CONTENT_TYPE, OCTETS)], encode_digests(&digests)).into_response())
+            }
+            StoreError::Body(_) if self.pulse.is_cut() => Err(busy()),
+            error => Err(error.into()),
+        }
+    }
+}
+
+fn busy() -> ApiError {
+    ApiError::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "busy",
+        "as many pushes as may be are under way",
+        "try again in a moment",
+    )
 }
 
 /// The records of a body, as they come.
@@ -366,10 +411,4 @@ fn records(body: ByteStream) -> RecordStream {
         }
     });
     records.boxed()
-}
-
-/// What is answered to a push that failed: where chunks are missing, which.
-fn missing(error: StoreError) -> ApiResult<Response> {
-    let StoreError::MissingChunks(digests) = error else { return Err(error.into()) };
-    Ok((StatusCode::CONFLICT, [(CONTENT_TYPE, OCTETS)], encode_digests(&digests)).into_response())
 }

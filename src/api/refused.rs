@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
+use axum::http::StatusCode;
 use axum::http::header::EXPECT;
 use axum::middleware::Next;
 use axum::response::Response;
@@ -27,7 +28,7 @@ pub(super) async fn read_on(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let shared = Shared(Arc::new(Mutex::new(body)));
     let answer = next.run(Request::from_parts(parts, Body::new(shared.clone()))).await;
-    if answer.status().is_client_error() {
+    if answer.status().is_client_error() || answer.status() == StatusCode::SERVICE_UNAVAILABLE {
         // What is longer, or slower, is hung up on.
         drop(tokio::time::timeout(TIME, rest(shared)).await);
     }

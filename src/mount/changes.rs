@@ -350,7 +350,8 @@ impl Inner {
         if source != target {
             self.give_name(&source, &target, &moving, replaces).await?;
         }
-        self.tree.moved(from, to);
+        let is_read = self.tree.number(from.0, from.1).is_some_and(|inode| self.is_read(inode));
+        self.tree.moved(from, to, !is_read);
         self.keep_folder(from.0).await
     }
 

@@ -211,8 +211,9 @@ impl Tree {
         }
     }
 
-    /// A name has become another: the kernel goes on with the inode that it had, and what had the other name has none.
-    pub(super) fn moved(&self, from: (u64, &str), to: (u64, &str)) {
+    /// A name has become another: the kernel goes on with the inode that it had, and what had the other name has none. `is_ours` unless some
+    /// have it open as it was.
+    pub(super) fn moved(&self, from: (u64, &str), to: (u64, &str), is_ours: bool) {
         let mut nodes = self.lock();
         let (source, target) = (nodes.number(from.0, from.1), nodes.number(to.0, to.1));
         if source == target {
@@ -226,7 +227,7 @@ impl Tree {
             nodes.unlink(source);
             nodes.link(source, to.0, to.1);
             // A copy has a time of its own.
-            nodes.by_number.entry(source).and_modify(|node| node.is_ours = true);
+            nodes.by_number.entry(source).and_modify(|node| node.is_ours |= is_ours);
         }
     }
 
@@ -289,7 +290,7 @@ mod tests {
         let tree = Tree::new("");
         let folder = tree.learn(ROOT, "d", Facts::FOLDER);
         let (first, second) = (tree.learn(folder, "1", FILE), tree.learn(ROOT, "2", FILE));
-        tree.moved((folder, "1"), (ROOT, "2"));
+        tree.moved((folder, "1"), (ROOT, "2"), true);
         assert_eq!((tree.key(first).as_deref(), tree.key(second)), (Some("2"), None));
         assert_eq!((tree.number(folder, "1"), tree.number(ROOT, "2")), (None, Some(first)));
         // The name that became free is another inode's, and the one that was moved is found by its new name.

@@ -136,15 +136,7 @@ mod tests {
     use super::*;
     use crate::format::push::PushReader;
     use crate::push::cut::Cutting;
-
-    fn noise(len: usize) -> Vec<u8> {
-        let mut state = 7u64;
-        let mut next = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 56) as u8
-        };
-        (0..len).map(|_| next()).collect()
-    }
+    use crate::push::cut::tests::noise;
 
     #[test]
     fn what_is_known_is_named_and_what_repeats_comes_once() {

@@ -96,11 +96,11 @@ pub fn root_digest(file: File) -> io::Result<Digest> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     //! Stretches of any length are the chunks of the whole, whose root digest is the oracle's (see `format::cut`).
     use super::*;
 
-    fn noise(len: usize) -> Vec<u8> {
+    pub(in crate::push) fn noise(len: usize) -> Vec<u8> {
         let mut state = 7u64;
         let mut next = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -9,8 +9,8 @@ use hyper::http::Extensions;
 use s3s::{S3Error, S3ErrorCode, S3Result};
 use tokio_util::sync::CancellationToken;
 
-use super::lane::{Crowded, Lane, Pulse, Seat};
 use crate::model::limit::INLINE_MAX;
+use crate::sys::lane::{Crowded, Lane, Pulse, Seat};
 use crate::sys::wire::HangUp;
 
 /// Bodies received at once: each holds the buffers of a pipeline.

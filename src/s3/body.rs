@@ -13,8 +13,8 @@ use s3s::{S3Result, StdError, TrailingHeaders};
 
 use super::checksum::{self, Algorithm};
 use super::error::store_error;
-use super::lane::{Pulse, Seat};
 use crate::store::{ByteStream, LateHeaders, StoreError};
+use crate::sys::lane::{Pulse, Seat};
 use crate::telemetry::metrics;
 
 /// The body is not what its checksum says.

@@ -17,8 +17,8 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use super::admission::{Broken, Turns, Watch};
 use super::digests::Digests;
-use super::lane::Seat;
 use super::service::OperationName;
+use crate::sys::lane::Seat;
 use crate::sys::wire::BoxError;
 
 /// Largest signed frame of an aws-chunked body. Clients send 64 KiB to 1 MiB.

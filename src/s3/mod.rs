@@ -25,7 +25,6 @@ mod fixed;
 mod get;
 mod head;
 mod intake;
-mod lane;
 mod lifecycle;
 mod list;
 mod lock;

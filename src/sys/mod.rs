@@ -7,6 +7,8 @@ pub mod entropy;
 pub mod folder;
 #[cfg(feature = "appliance")]
 pub mod keyboard;
+#[cfg(feature = "appliance")]
+pub mod lane;
 pub mod memory;
 pub mod module;
 pub mod net;

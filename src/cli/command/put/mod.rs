@@ -201,7 +201,12 @@ fn collect(args: &PutArgs) -> Result<Vec<FileBelow>, CliError> {
         let text = format!("{} is a folder", args.source.display());
         return Err(CliError::usage(text).hint("add --recursive to put the files in it"));
     }
-    files_below(&args.source, &args.target.key)
+    let mut files = files_below(&args.source, &args.target.key)?;
+    for file in &mut files {
+        // As S3's way of sending writes it, so that a file has one key whichever way it travels.
+        file.key = remote::path(&file.key)?.to_string();
+    }
+    Ok(files)
 }
 
 /// The files that are not there with the same content, in order.

@@ -27,11 +27,11 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Too many want the same thing: try again later.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("too many requests are under way")]
-pub(super) struct Crowded;
+pub struct Crowded;
 
 /// How one client keeps up; clones share it.
 #[derive(Clone)]
-pub(super) struct Pulse {
+pub struct Pulse {
     state: Arc<Mutex<State>>,
     cut: CancellationToken,
 }
@@ -45,27 +45,34 @@ struct State {
 
 impl Pulse {
     /// `cut` is cancelled when the client has to go.
-    pub(super) fn new(cut: CancellationToken) -> Self {
+    #[must_use]
+    pub fn new(cut: CancellationToken) -> Self {
         Self { state: Arc::new(Mutex::new(State { waiting_since: None, credit: CREDIT })), cut }
     }
 
     /// It is the client's turn. Where it is to take `bytes`, it has the time for them besides.
-    pub(super) fn turn(&self, bytes: u64) {
+    pub fn turn(&self, bytes: u64) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.credit = state.credit.min(CREDIT) + time_for(bytes);
         state.waiting_since.get_or_insert_with(Instant::now);
     }
 
     /// The client has done its part, and sent `bytes`.
-    pub(super) fn done(&self, bytes: u64) {
+    pub fn done(&self, bytes: u64) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = state.waiting_since.take().map_or(Duration::ZERO, |since| since.elapsed());
         state.credit = (state.credit.saturating_sub(waited) + time_for(bytes)).min(CREDIT);
     }
 
     /// Resolves once the client has to go.
-    pub(super) async fn cut(&self) {
+    pub async fn cut(&self) {
         self.cut.cancelled().await;
+    }
+
+    /// Whether the client has to go.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.cut.is_cancelled()
     }
 
     /// For how long the client has kept us waiting beyond its credit, of which `discount` is taken away.
@@ -82,7 +89,7 @@ fn time_for(bytes: u64) -> Duration {
 
 /// A number of seats; clones share them.
 #[derive(Clone)]
-pub(super) struct Lane(Arc<Inner>);
+pub struct Lane(Arc<Inner>);
 
 struct Inner {
     count: usize,
@@ -104,7 +111,7 @@ struct Held {
 }
 
 /// One or more seats, given back when dropped.
-pub(super) struct Seat {
+pub struct Seat {
     lane: Lane,
     number: u64,
     _permit: OwnedSemaphorePermit,
@@ -128,13 +135,14 @@ impl Drop for Waiting<'_> {
 
 impl Lane {
     /// A lane of so many seats.
-    pub(super) fn new(count: usize) -> Self {
+    #[must_use]
+    pub fn new(count: usize) -> Self {
         let (seats, waiting) = (Arc::new(Semaphore::new(count)), AtomicUsize::new(0));
         Self(Arc::new(Inner { count, seats, waiting, seated: Mutex::default() }))
     }
 
     /// Waits for `count` seats, at most [`WAIT_MAX`]. While they are held, `pulse` tells whether they are used.
-    pub(super) async fn enter(&self, count: u32, pulse: &Pulse) -> Result<Seat, Crowded> {
+    pub async fn enter(&self, count: u32, pulse: &Pulse) -> Result<Seat, Crowded> {
         let inner = &*self.0;
         if inner.waiting.fetch_add(1, Ordering::Relaxed) >= WAITING_MAX {
             inner.waiting.fetch_sub(1, Ordering::Relaxed);
