@@ -310,3 +310,33 @@ fn a_tenants_put_proves_what_it_has() {
     assert!(number(&again, "bytes_sent") * 500 < number(&again, "bytes_total"), "{again}");
     assert_eq!(number(&carol(&["put", file, "carols/b"]), "files_skipped"), 1);
 }
+
+/// The root key as the Basic scheme writes it.
+const BASIC: &str = "Basic VEVTVFJPT1RLRVk6dGVzdC1yb290LXNlY3JldA==";
+
+/// Bodies that do not come on hold every place, and lose them to whoever has something to send.
+#[tokio::test]
+async fn who_trickles_makes_room() {
+    let server = server();
+    let stalled: Vec<TcpStream> = (0..40)
+        .map(|n| {
+            let mut stream = TcpStream::connect(server.api()).unwrap();
+            let head = format!(
+                "PUT /api/v1/push/objects/data?key=slow{n} HTTP/1.1\r\nHost: h\r\nAuthorization: {BASIC}\r\n\
+                 Content-Length: 1000000\r\n\r\nbedplate-push-01"
+            );
+            stream.write_all(head.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (door, chunk) = (root(&server), noise(1, 20_000));
+    let whole = body(&[frame(vec![named(&chunk)], Codec::Raw, &chunk), end(&[&chunk])]);
+    let began = Instant::now();
+    let (status, answer) = send(&door, "/api/v1/push/objects/data?key=quick", whole).await;
+    assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&answer));
+    assert!(began.elapsed() < Duration::from_secs(40), "it waited {:?}", began.elapsed());
+    assert!(read(&server, "data/quick") == chunk);
+    drop(stalled);
+    assert_eq!(number(&server.json(&["store", "stats"]), "objects"), 1);
+}
