@@ -6,11 +6,12 @@
 //!
 //! Of snapshots, recipes are kept too, each in a file of its own that begins with a hash of its name and what it holds.
 //!
-//! Writes go behind the readers: a thread does them, and what it cannot keep up with is not kept.
+//! Writes go behind the readers: a thread does them, and what it cannot keep up with is not kept. Long ones go past the page
+//! cache: what was read is there as the mounted file's already.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
+use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,10 +19,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use rustix::fs::OFlags;
 
 use super::sweep::sweep;
 use crate::model::Digest;
 use crate::sys::clock;
+use crate::sys::disk::ALIGN;
 
 /// The folder of this layout, within the one that was named.
 const LAYOUT: &str = "v2";
@@ -29,6 +32,8 @@ const LAYOUT: &str = "v2";
 const MARK_EVERY: Duration = Duration::from_secs(600);
 /// Bytes that wait to be written, at most.
 const QUEUE: u64 = 32 * 1024 * 1024;
+/// Bytes from which a write goes past the page cache, where it can.
+const DIRECT_MIN: usize = 256 * 1024;
 /// Bytes that a recipe's file begins with, before the recipe.
 const CHECK: usize = 32;
 /// Which part of the cache is written before it is looked at again: others write too.
@@ -88,21 +93,17 @@ impl Cache {
         Ok(Self { inner })
     }
 
-    /// Appends `len` bytes of a group's file to `out`, zeros where there are none; whether there is such a file. Blocks.
-    pub(super) fn read(&self, group: &Digest, offset: u64, len: usize, out: &mut Vec<u8>) -> bool {
-        let end = out.len() + len;
-        let file = File::open(self.inner.path(&hex::encode(group.0)));
-        if let Ok(file) = &file {
-            let mut at = file;
-            // What a disk cannot read is not here.
-            let _read = at.seek(SeekFrom::Start(offset)).and_then(|_| at.take(len as u64).read_to_end(out));
-            mark_used(file);
-        } else if out.is_empty() {
-            // Zeros that nobody writes.
-            *out = vec![0; len];
+    /// Reads bytes of a group's file into `out`, which is zeros, and stays so where there are none; whether there is such a file.
+    /// Blocks.
+    pub(super) fn read(&self, group: &Digest, offset: u64, out: &mut [u8]) -> bool {
+        let Ok(file) = File::open(self.inner.path(&hex::encode(group.0))) else { return false };
+        let mut at = 0;
+        // What a disk cannot read is not here.
+        while let Ok(read @ 1..) = file.read_at(&mut out[at..], offset + at as u64) {
+            at += read;
         }
-        out.resize(end, 0);
-        file.is_ok()
+        mark_used(&file);
+        true
     }
 
     /// Keeps bytes of a group that are known to be right, some time soon, or not at all.
@@ -157,21 +158,38 @@ impl Inner {
     }
 
     fn write(&self, name: &str, offset: u64, bytes: &[u8], is_all: bool) -> io::Result<()> {
-        let path = self.path(name);
-        let open = || OpenOptions::new().write(true).create(true).truncate(false).open(&path);
-        let file = match open() {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                fs::create_dir_all(path.parent().unwrap_or(&self.folder))?;
-                open()
+        // The page cache takes what a disk is slow to take.
+        let is_late = self.queued.load(Ordering::Relaxed) > QUEUE / 2;
+        let direct = if is_late || is_all { 0 } else { direct_len(offset, bytes) };
+        let mut done = 0;
+        if direct > 0
+            && let Ok(file) = self.open(name, OFlags::DIRECT)
+            && file.write_all_at(&bytes[..direct], offset).is_ok()
+        {
+            done = direct;
+        }
+        if done < bytes.len() {
+            let file = self.open(name, OFlags::empty())?;
+            file.write_all_at(&bytes[done..], offset + done as u64)?;
+            if is_all {
+                file.set_len(bytes.len() as u64)?;
             }
-            opened => opened,
-        }?;
-        file.write_all_at(bytes, offset)?;
-        if is_all {
-            file.set_len(bytes.len() as u64)?;
         }
         self.fresh.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn open(&self, name: &str, flags: OFlags) -> io::Result<File> {
+        let path = self.path(name);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).custom_flags(flags.bits().cast_signed());
+        match options.open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                fs::create_dir_all(path.parent().unwrap_or(&self.folder))?;
+                options.open(&path)
+            }
+            opened => opened,
+        }
     }
 
     /// Whether it is time to look what is there.
@@ -220,6 +238,12 @@ fn write_behind(cache: &std::sync::Weak<Inner>, jobs: &Receiver<Job>) {
     }
 }
 
+/// How many of these bytes can go past the page cache, from the first on, and are worth it.
+fn direct_len(offset: u64, bytes: &[u8]) -> usize {
+    let fits = offset.is_multiple_of(ALIGN as u64) && bytes.as_ptr().addr().is_multiple_of(ALIGN);
+    if fits && bytes.len() >= DIRECT_MIN { bytes.len() / ALIGN * ALIGN } else { 0 }
+}
+
 fn recipe_file(name: &Digest) -> String {
     format!("{}.recipe", hex::encode(name.0))
 }
@@ -242,6 +266,7 @@ fn mark_used(file: &File) {
 mod tests {
     //! What is kept is found, holes are holes, and the size stays bounded.
     use super::*;
+    use crate::sys::disk::Aligned;
 
     fn group(number: u8) -> Digest {
         Digest([number; 32])
@@ -251,19 +276,39 @@ mod tests {
     fn keeps_chunks_at_their_places() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::open(folder.path(), 1 << 30).unwrap();
-        let mut out = vec![9];
-        assert!(!cache.read(&group(7), 0, 5, &mut out));
-        assert_eq!(out, [9, 0, 0, 0, 0, 0]);
+        let read = |cache: &Cache, number: u8, offset: u64, len: usize| {
+            let mut out = vec![0; len];
+            cache.read(&group(number), offset, &mut out).then_some(out)
+        };
+        assert_eq!(read(&cache, 7, 0, 5), None);
         cache.keep(&group(7), 10_000, Bytes::from(vec![3; 5_000]));
         cache.settle();
-        out.clear();
-        assert!(cache.read(&group(7), 5_000, 30_000, &mut out));
         let expected = [vec![0; 5_000], vec![3; 5_000], vec![0; 20_000]].concat();
-        assert!(out == expected);
+        assert!(read(&cache, 7, 5_000, 30_000).unwrap() == expected);
         // Another daemon's view.
         let other = Cache::open(folder.path(), 1 << 30).unwrap();
-        out.clear();
-        assert!(other.read(&group(7), 10_000, 5_000, &mut out) && out == vec![3; 5_000]);
+        assert!(read(&other, 7, 10_000, 5_000).unwrap() == vec![3; 5_000]);
+    }
+
+    #[test]
+    fn long_writes_are_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(folder.path(), 1 << 30).unwrap();
+        let (kept, len) = (10_000, DIRECT_MIN + 10_001);
+        let mut bytes = Aligned::zeroed(len);
+        bytes.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at % 251) as u8);
+        let bytes = Bytes::from_owner(bytes);
+        assert_eq!(direct_len(0, &bytes), len / ALIGN * ALIGN);
+        assert_eq!([direct_len(1, &bytes), direct_len(0, &bytes[1..]), direct_len(0, &bytes[..kept])], [0; 3]);
+        for (number, offset) in [(1, 0), (2, ALIGN as u64), (3, 5)] {
+            // What is behind stays.
+            cache.keep(&group(number), offset + len as u64, bytes.slice(..kept));
+            cache.keep(&group(number), offset, bytes.clone());
+            cache.settle();
+            let mut out = vec![0; len + kept];
+            assert!(cache.read(&group(number), offset, &mut out));
+            assert!(out[..len] == bytes[..] && out[len..] == bytes[..kept], "at {offset}");
+        }
     }
 
     #[test]
@@ -306,7 +351,7 @@ mod tests {
             std::thread::yield_now();
         }
         cache.inner.sweep();
-        let kept: Vec<u8> = (0..60).filter(|number| cache.read(&group(*number), 0, 1, &mut Vec::new())).collect();
+        let kept: Vec<u8> = (0..60).filter(|number| cache.read(&group(*number), 0, &mut [0])).collect();
         assert!((5..=10).contains(&kept.len()), "{kept:?}");
         assert_eq!(kept[0], 60 - kept.len() as u8);
     }

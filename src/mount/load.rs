@@ -11,7 +11,8 @@ use super::cache::Cache;
 use super::statistics::Statistics;
 use super::stretch::{Chunks, Content, Stretch};
 use crate::format::digest::chunk_digest;
-use crate::pull::{Damage, Fetch, FetchError, ObjectSource, fetches, place};
+use crate::pull::{Damage, Fetch, FetchError, ObjectSource, fetches, is_plain, place, verify};
+use crate::sys::disk::Aligned;
 use crate::sys::sparse::are_zeros;
 use crate::sys::worker::blocking;
 
@@ -31,8 +32,12 @@ pub(super) struct Loader {
 struct Room {
     stretch: Arc<Stretch>,
     wanted: Range<usize>,
-    out: Vec<u8>,
+    /// Aligned, so that a whole group goes to the cache past the page cache.
+    out: Aligned,
 }
+
+/// A request, and what it brought; none where that is where it belongs.
+type Brought = (Fetch, Option<Bytes>);
 
 impl Loader {
     pub(super) fn new(source: ObjectSource, cache: Option<Cache>, statistics: Arc<Statistics>) -> Self {
@@ -43,23 +48,21 @@ impl Loader {
     /// All bytes of consecutive chunks.
     pub(super) async fn load(&self, stretch: &Arc<Stretch>, wanted: Range<usize>) -> Result<Bytes, FetchError> {
         let Content::Chunks(chunks) = &stretch.content else { return Ok(Bytes::new()) };
-        let span = chunks.span(&wanted);
-        let mut room = Room { stretch: stretch.clone(), wanted: wanted.clone(), out: Vec::new() };
-        let mut missing: Vec<usize> = wanted.clone().collect();
-        match self.cache.clone() {
-            Some(cache) => {
-                (room, missing) = self.work(move || room.take_cached(&cache, span.len())).await?;
-                let missed = missing.iter().map(|at| u64::from(chunks.list.chunks[*at].raw_len)).sum::<u64>();
-                self.statistics.looked_up(wanted.len(), missing.len(), span.len() - missed);
-            }
-            None => room.out = vec![0; span.len() as usize],
+        let (span, len) = (chunks.span(&wanted), wanted.len());
+        // What came along with its recipe is kept with it.
+        let cache = self.cache.as_ref().filter(|_| !chunks.came_along());
+        let (looked_in, stretch) = (cache.cloned(), stretch.clone());
+        let (mut room, missing) = self.work(move || Room::new(stretch, wanted).take_cached(looked_in.as_ref())).await?;
+        if cache.is_some() {
+            let missed = missing.iter().map(|at| u64::from(chunks.list.chunks[*at].raw_len)).sum::<u64>();
+            self.statistics.looked_up(len, missing.len(), span.len() - missed);
         }
         if missing.is_empty() {
-            return Ok(room.out.into());
+            return Ok(Bytes::from_owner(room.out));
         }
         let mut plan = fetches(&chunks.list.chunks, &missing);
         for is_again in [false, true] {
-            let fetched = self.fetch(chunks, plan, is_again).await?;
+            let fetched = self.fetch(&mut room, plan, is_again).await?;
             let failed;
             (room, failed) = self.work(move || room.decode(fetched)).await?;
             match failed.first() {
@@ -70,8 +73,10 @@ impl Loader {
             }
             plan = failed.into_iter().map(|(fetch, _)| fetch).collect();
         }
-        let bytes = Bytes::from(room.out);
-        self.keep(chunks, &missing, span.start, &bytes);
+        let bytes = Bytes::from_owner(room.out);
+        if let Some(cache) = cache {
+            keep(cache, chunks, &missing, span.start, &bytes);
+        }
         Ok(bytes)
     }
 
@@ -81,55 +86,65 @@ impl Loader {
         blocking(work).await.map_err(|_| FetchError::Interrupted)
     }
 
-    async fn fetch(
-        &self,
-        chunks: &Chunks,
-        plan: Vec<Fetch>,
-        is_again: bool,
-    ) -> Result<Vec<(Fetch, Bytes)>, FetchError> {
-        let answers = stream::iter(plan).map(|fetch| async move {
-            let stored = match chunks.stored(&fetch).filter(|_| !is_again) {
-                Some(stored) => stored,
-                None => {
-                    self.statistics.requested();
-                    self.source.stored(&chunks.list, &chunks.runs, &fetch).await?
-                }
-            };
-            Ok((fetch, stored))
-        });
-        answers.buffer_unordered(REQUESTS).try_collect().await
+    async fn fetch(&self, room: &mut Room, plan: Vec<Fetch>, is_again: bool) -> Result<Vec<Brought>, FetchError> {
+        let Content::Chunks(chunks) = &room.stretch.content else { return Ok(Vec::new()) };
+        let start = chunks.span(&room.wanted).start;
+        let places = places(chunks, start, &mut room.out, plan).into_iter();
+        let requests: Vec<_> = places.map(|(fetch, place)| self.bring(chunks, fetch, place, is_again)).collect();
+        stream::iter(requests).buffer_unordered(REQUESTS).try_collect().await
     }
 
-    /// Gives what was fetched to the cache.
-    fn keep(&self, chunks: &Chunks, fetched: &[usize], start: u64, bytes: &Bytes) {
-        let Some(cache) = &self.cache else { return };
-        for run in fetched.chunk_by(|one, next| one + 1 == *next) {
-            for part in chunks.parts(run[0]..run[run.len() - 1] + 1) {
-                let span = chunks.span(&part.chunks);
-                let bytes = bytes.slice((span.start - start) as usize..(span.end - start) as usize);
-                cache.keep(&chunks.group(part.group).name, part.offset, bytes);
-            }
+    async fn bring(
+        &self,
+        chunks: &Chunks,
+        fetch: Fetch,
+        place: Option<&mut [u8]>,
+        is_again: bool,
+    ) -> Result<Brought, FetchError> {
+        if let Some(stored) = chunks.stored(&fetch).filter(|_| !is_again) {
+            return Ok((fetch, Some(stored)));
         }
+        self.statistics.requested();
+        let (list, runs) = (&chunks.list, &chunks.runs);
+        let Some(place) = place else {
+            let stored = self.source.stored(list, runs, &fetch).await?;
+            return Ok((fetch, Some(stored)));
+        };
+        self.source.stored_into(list, runs, &fetch, place).await?;
+        Ok((fetch, None))
     }
 }
 
 impl Room {
+    fn new(stretch: Arc<Stretch>, wanted: Range<usize>) -> Self {
+        let len = match &stretch.content {
+            Content::Chunks(chunks) => chunks.span(&wanted).len() as usize,
+            Content::Inline(_) => 0,
+        };
+        Self { stretch, wanted, out: Aligned::zeroed(len) }
+    }
+
     /// Takes what the cache has; answers what it has not.
-    fn take_cached(mut self, cache: &Cache, len: u64) -> (Self, Vec<usize>) {
-        self.out.reserve_exact(len as usize);
+    fn take_cached(mut self, cache: Option<&Cache>) -> (Self, Vec<usize>) {
         let stretch = self.stretch.clone();
         let Content::Chunks(chunks) = &stretch.content else { return (self, Vec::new()) };
+        let Some(cache) = cache else {
+            let all = self.wanted.clone().collect();
+            return (self, all);
+        };
+        let start = chunks.span(&self.wanted).start;
         let mut missing = Vec::new();
         for part in chunks.parts(self.wanted.clone()) {
-            let (span, before) = (chunks.span(&part.chunks), self.out.len());
+            let span = chunks.span(&part.chunks);
             let name = &chunks.group(part.group).name;
-            if !cache.read(name, part.offset, span.len() as usize, &mut self.out) {
+            let out = &mut self.out[(span.start - start) as usize..(span.end - start) as usize];
+            if !cache.read(name, part.offset, out) {
                 missing.extend(part.chunks);
                 continue;
             }
             for at in part.chunks {
                 let room = room(chunks, at, span.start);
-                let bytes = &mut self.out[before..][room.clone()];
+                let bytes = &mut out[room.clone()];
                 let digest = chunks.list.chunks[at].digest;
                 if chunk_digest(bytes) == digest {
                     continue;
@@ -139,8 +154,8 @@ impl Room {
                     continue;
                 }
                 // Another mount may have been writing it.
-                let mut again = Vec::new();
-                cache.read(name, part.offset + room.start as u64, room.len(), &mut again);
+                let mut again = vec![0; room.len()];
+                cache.read(name, part.offset + room.start as u64, &mut again);
                 if chunk_digest(&again) == digest {
                     bytes.copy_from_slice(&again);
                     missing.pop();
@@ -154,18 +169,55 @@ impl Room {
     }
 
     /// Decodes what was fetched; answers what of it is damaged.
-    fn decode(mut self, fetched: Vec<(Fetch, Bytes)>) -> (Self, Vec<(Fetch, Damage)>) {
+    fn decode(mut self, fetched: Vec<Brought>) -> (Self, Vec<(Fetch, Damage)>) {
         let stretch = self.stretch.clone();
         let Content::Chunks(chunks) = &stretch.content else { return (self, Vec::new()) };
         let start = chunks.span(&self.wanted).start;
         let mut failed = Vec::new();
         for (fetch, stored) in fetched {
-            if let Err(damage) = place(&chunks.list, &fetch, &stored, &mut self.out, |at| room(chunks, at, start)) {
+            let room = |at| room(chunks, at, start);
+            let right = match stored {
+                Some(stored) => place(&chunks.list, &fetch, &stored, &mut self.out, room),
+                None => fetch.chunks.iter().try_for_each(|at| verify(&chunks.list, *at, &self.out[room(*at)])),
+            };
+            if let Err(damage) = right {
                 failed.push((fetch, damage));
             }
         }
         (self, failed)
     }
+}
+
+/// Gives what was fetched to the cache.
+fn keep(cache: &Cache, chunks: &Chunks, fetched: &[usize], start: u64, bytes: &Bytes) {
+    for run in fetched.chunk_by(|one, next| one + 1 == *next) {
+        for part in chunks.parts(run[0]..run[run.len() - 1] + 1) {
+            let span = chunks.span(&part.chunks);
+            let bytes = bytes.slice((span.start - start) as usize..(span.end - start) as usize);
+            cache.keep(&chunks.group(part.group).name, part.offset, bytes);
+        }
+    }
+}
+
+/// Requests, each with the room for what it brings where that needs no decoding. `out` begins at `start`.
+fn places<'a>(
+    chunks: &Chunks,
+    start: u64,
+    out: &'a mut [u8],
+    mut plan: Vec<Fetch>,
+) -> Vec<(Fetch, Option<&'a mut [u8]>)> {
+    plan.sort_by_key(|fetch| fetch.chunks.first().copied());
+    let (mut rest, mut before) = (out, 0);
+    let place = |fetch: Fetch| {
+        let place = fetch.chunks.first().filter(|_| is_plain(&chunks.list, &fetch)).map(|first| {
+            let at = room(chunks, *first, start).start;
+            let (place, behind) = std::mem::take(&mut rest)[at - before..].split_at_mut(fetch.range.len() as usize);
+            (rest, before) = (behind, at + place.len());
+            place
+        });
+        (fetch, place)
+    };
+    plan.into_iter().map(place).collect()
 }
 
 /// Where a chunk belongs in what begins at `start`.

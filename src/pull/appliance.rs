@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, RANGE};
 use hyper::{Method, Request, StatusCode};
 use serde::Serialize;
@@ -110,7 +111,13 @@ impl PullError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Wire(error) => !matches!(error, WireError::PinMismatch { .. } | WireError::Address(_)),
+            Self::Wire(error) => !matches!(
+                error,
+                WireError::PinMismatch { .. }
+                    | WireError::Address(_)
+                    | WireError::TooLong(_)
+                    | WireError::TooShort { .. }
+            ),
             Self::Refused { status, .. } => {
                 status.is_server_error()
                     || matches!(*status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
@@ -168,12 +175,10 @@ impl Appliance {
 
     /// One GET, one attempt; at most `limit` bytes.
     pub async fn get(&self, path: &str, range: Option<ByteRange>, limit: usize) -> Result<Bytes, PullError> {
-        let mut request = self.request(Method::GET, path)?;
-        if let Some(range) = range {
-            let text = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
-            let value = text.parse().map_err(|_| PullError::Address(text))?;
-            request.headers_mut().insert(RANGE, value);
-        }
+        let request = match range {
+            Some(range) => self.request_range(path, range)?,
+            None => self.request(Method::GET, path)?,
+        };
         let body = self.send(path, request, limit).await?;
         match range {
             Some(range) if body.len() as u64 != range.len() => Err(PullError::BadAnswer {
@@ -181,6 +186,16 @@ impl Appliance {
                 what: format!("{} bytes instead of {}", body.len(), range.len()),
             }),
             _ => Ok(body),
+        }
+    }
+
+    /// One GET of a range, one attempt, to where it belongs: `out` is as long as the range. What is in it after an error is not to be
+    /// used.
+    pub async fn get_into(&self, path: &str, range: ByteRange, out: &mut [u8]) -> Result<(), PullError> {
+        let request = self.request_range(path, range)?;
+        match self.answer(request, ANSWER_LIMIT, |body| wire::read_into(body, out)).await? {
+            (_, Ok(())) => Ok(()),
+            (status, Err(refusal)) => Err(Self::refused(path, status, &refusal)),
         }
     }
 
@@ -213,7 +228,8 @@ impl Appliance {
         let mut request = self.request(method, path)?;
         request.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(content_type));
         *request.body_mut() = Full::new(body);
-        self.answer(request, ERROR_BYTES_MAX, limit).await
+        let (status, body) = self.answer(request, limit, |body| wire::read_all(body, ERROR_BYTES_MAX)).await?;
+        Ok((status, body.unwrap_or_else(|refusal| refusal)))
     }
 
     /// The error that an answer stands for which is no success.
@@ -231,26 +247,37 @@ impl Appliance {
             .map_err(|_| PullError::Address(self.base.clone()))
     }
 
-    async fn send(&self, path: &str, request: Request<Full<Bytes>>, limit: usize) -> Result<Bytes, PullError> {
-        let (status, body) = self.answer(request, limit, ANSWER_LIMIT).await?;
-        if status.is_success() { Ok(body) } else { Err(Self::refused(path, status, &body)) }
+    fn request_range(&self, path: &str, range: ByteRange) -> Result<Request<Full<Bytes>>, PullError> {
+        let mut request = self.request(Method::GET, path)?;
+        let text = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
+        let value = text.parse().map_err(|_| PullError::Address(text))?;
+        request.headers_mut().insert(RANGE, value);
+        Ok(request)
     }
 
-    /// The answer, of at most `limit` bytes, within `time`.
-    async fn answer(
+    async fn send(&self, path: &str, request: Request<Full<Bytes>>, limit: usize) -> Result<Bytes, PullError> {
+        let (status, body) = self.answer(request, ANSWER_LIMIT, |body| wire::read_all(body, limit)).await?;
+        body.map_err(|refusal| Self::refused(path, status, &refusal))
+    }
+
+    /// The answer within `time`: what `take` makes of its body, or what a refusal says.
+    async fn answer<T, F>(
         &self,
         request: Request<Full<Bytes>>,
-        limit: usize,
         time: Duration,
-    ) -> Result<(StatusCode, Bytes), PullError> {
+        take: impl FnOnce(Incoming) -> F,
+    ) -> Result<(StatusCode, Result<T, Bytes>), PullError>
+    where
+        F: Future<Output = Result<T, WireError>>,
+    {
         let whole = async {
             let answer = self.client.request(request).await.map_err(PullError::Wire)?;
             let status = answer.status();
             if status.is_success() {
-                return Ok((status, wire::read_all(answer.into_body(), limit).await.map_err(PullError::Wire)?));
+                return Ok((status, Ok(take(answer.into_body()).await.map_err(PullError::Wire)?)));
             }
-            // What a refusal says is read as far as it can be.
-            Ok((status, wire::read_all(answer.into_body(), ERROR_BYTES_MAX).await.unwrap_or_default()))
+            // It is read as far as it can be.
+            Ok((status, Err(wire::read_all(answer.into_body(), ERROR_BYTES_MAX).await.unwrap_or_default())))
         };
         let late = || WireError::TimedOut { authority: self.authority(), seconds: time.as_secs() };
         tokio::time::timeout(time, whole).await.map_err(|_| PullError::Wire(late()))?

@@ -10,5 +10,5 @@ mod plan;
 pub use appliance::{Appliance, Login, Patience, PullError, with_causes};
 pub use image::{FetchError, ImageSource, Segment};
 pub use object::{ObjectSource, SnapshotId, query_value};
-pub use place::{Damage, place};
+pub use place::{Damage, is_plain, place, verify};
 pub use plan::{Fetch, fetches};

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use hyper::StatusCode;
 use serde::Deserialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 
 use super::appliance::{Appliance, Patience, PullError};
 use super::image::FetchError;
@@ -107,25 +107,8 @@ impl ObjectSource {
 
     /// The stored bytes of a request: nothing in them is verified yet ([`place`](super::place)).
     pub async fn stored(&self, list: &ChunkList, runs: &[Run], fetch: &Fetch) -> Result<Bytes, FetchError> {
+        let (what, sealed) = sealed(list, runs, fetch)?;
         let _slot = self.slots.acquire().await.map_err(|_| FetchError::Interrupted)?;
-        let pack = list.packs[fetch.pack as usize];
-        let what = format!("fetching bytes {} to {} of pack {pack}", fetch.range.start, fetch.range.end);
-        let path = format!("/api/v1/pull/runs/{pack}");
-        let at = runs.partition_point(|run| (run.pack, run.range.start) <= (fetch.pack, fetch.range.start));
-        let run = at.checked_sub(1).map(|at| &runs[at]).filter(|run| {
-            run.pack == fetch.pack && run.range.start <= fetch.range.start && fetch.range.end <= run.range.end
-        });
-        let Some(run) = run else {
-            let what_is_wrong = "its recipe does not open what it names".to_owned();
-            return Err(FetchError::Pull { what, source: PullError::BadAnswer { path, what: what_is_wrong } });
-        };
-        let until = run.until;
-        let sealed = format!(
-            "{path}?start={}&end={}&until={until}&seal={}",
-            run.range.start,
-            run.range.end,
-            hex::encode(run.seal)
-        );
         let limit = usize::try_from(fetch.range.len()).unwrap_or(usize::MAX);
         let stored = self
             .patience
@@ -135,6 +118,46 @@ impl ObjectSource {
         self.fetched.fetch_add(stored.len() as u64, Ordering::Relaxed);
         Ok(stored)
     }
+
+    /// The same, to where it belongs: `out` is as long as the request's range. What is in it after an error is not to be used.
+    pub async fn stored_into(
+        &self,
+        list: &ChunkList,
+        runs: &[Run],
+        fetch: &Fetch,
+        out: &mut [u8],
+    ) -> Result<(), FetchError> {
+        let (what, sealed) = sealed(list, runs, fetch)?;
+        let _slot = self.slots.acquire().await.map_err(|_| FetchError::Interrupted)?;
+        // One attempt after the other has it.
+        let out = Mutex::new(out);
+        let get = || async { self.appliance.get_into(&sealed, fetch.range, &mut out.lock().await).await };
+        self.patience
+            .keep_trying(&what, get)
+            .await
+            .map_err(|source| FetchError::Pull { what: what.clone(), source })?;
+        self.fetched.fetch_add(fetch.range.len(), Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// What a request is for, and where it goes.
+fn sealed(list: &ChunkList, runs: &[Run], fetch: &Fetch) -> Result<(String, String), FetchError> {
+    let pack = list.packs[fetch.pack as usize];
+    let what = format!("fetching bytes {} to {} of pack {pack}", fetch.range.start, fetch.range.end);
+    let path = format!("/api/v1/pull/runs/{pack}");
+    let at = runs.partition_point(|run| (run.pack, run.range.start) <= (fetch.pack, fetch.range.start));
+    let run = at.checked_sub(1).map(|at| &runs[at]).filter(|run| {
+        run.pack == fetch.pack && run.range.start <= fetch.range.start && fetch.range.end <= run.range.end
+    });
+    let Some(run) = run else {
+        let what_is_wrong = "its recipe does not open what it names".to_owned();
+        return Err(FetchError::Pull { what, source: PullError::BadAnswer { path, what: what_is_wrong } });
+    };
+    let until = run.until;
+    let sealed =
+        format!("{path}?start={}&end={}&until={until}&seal={}", run.range.start, run.range.end, hex::encode(run.seal));
+    Ok((what, sealed))
 }
 
 /// A text as the value of a query, or as one segment of a path.

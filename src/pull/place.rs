@@ -73,7 +73,21 @@ fn neighbours(list: &ChunkList, wanted: &[usize]) -> usize {
     1 + wanted.windows(2).take_while(|pair| follows(pair)).count()
 }
 
-fn verify(list: &ChunkList, at: usize, bytes: &[u8]) -> Result<(), Damage> {
+/// Whether what a request brings is its chunks themselves, consecutive ones of the list, in order.
+#[must_use]
+pub fn is_plain(list: &ChunkList, fetch: &Fetch) -> bool {
+    let mut next = (fetch.chunks.first().copied().unwrap_or_default(), fetch.range.start);
+    let follows = |&at: &usize| {
+        let chunk = &list.chunks[at];
+        let is_next = (at, chunk.offset) == next && chunk.codec == Codec::Raw && chunk.stored_len == chunk.raw_len;
+        next = (at + 1, chunk.offset + u64::from(chunk.stored_len));
+        is_next
+    };
+    fetch.chunks.iter().all(follows) && next.1 == fetch.range.end
+}
+
+/// Compares a chunk's bytes with its digest.
+pub fn verify(list: &ChunkList, at: usize, bytes: &[u8]) -> Result<(), Damage> {
     let (digest, expected) = (chunk_digest(bytes), list.chunks[at].digest);
     if digest == expected {
         return Ok(());

@@ -102,6 +102,14 @@ pub enum WireError {
     /// The answer is longer than the caller accepts.
     #[error("the answer is longer than {0} bytes")]
     TooLong(usize),
+    /// The answer ended before it was whole.
+    #[error("the answer has {len} bytes instead of {expected}")]
+    TooShort {
+        /// How many came.
+        len: usize,
+        /// How many were to come.
+        expected: usize,
+    },
 }
 
 /// The client; clones share its connections.
@@ -149,8 +157,7 @@ pub async fn read_all(mut body: Incoming, limit: usize) -> Result<Bytes, WireErr
     let said = body.size_hint().exact().and_then(|said| usize::try_from(said).ok()).unwrap_or(0);
     let mut all = BytesMut::with_capacity(said.min(limit));
     while let Some(frame) = body.frame().await {
-        let frame =
-            frame.map_err(|source| WireError::Broken { authority: "the server".to_owned(), source: source.into() })?;
+        let frame = frame.map_err(broken)?;
         if let Some(data) = frame.data_ref() {
             if all.len() + data.len() > limit {
                 return Err(WireError::TooLong(limit));
@@ -159,6 +166,23 @@ pub async fn read_all(mut body: Incoming, limit: usize) -> Result<Bytes, WireErr
         }
     }
     Ok(all.freeze())
+}
+
+/// Reads a body of exactly as many bytes as `out` has room for, to where they belong.
+pub async fn read_into(mut body: Incoming, out: &mut [u8]) -> Result<(), WireError> {
+    let mut at = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(broken)?;
+        let Some(data) = frame.data_ref() else { continue };
+        let room = out.get_mut(at..at + data.len()).ok_or(WireError::TooLong(at))?;
+        room.copy_from_slice(data);
+        at += data.len();
+    }
+    if at == out.len() { Ok(()) } else { Err(WireError::TooShort { len: at, expected: out.len() }) }
+}
+
+fn broken(source: hyper::Error) -> WireError {
+    WireError::Broken { authority: "the server".to_owned(), source: source.into() }
 }
 
 /// Turns hyper's error into the one that names what to do: the connector's own, where it made one.

@@ -12,7 +12,7 @@ mod timed;
 #[cfg(feature = "appliance")]
 mod tls;
 
-pub use client::{Client, ClientConfig, Trust, WireError, ca_config, read_all};
+pub use client::{Client, ClientConfig, Trust, WireError, ca_config, read_all, read_into};
 #[cfg(feature = "appliance")]
 pub use idle::{IdleBody, TooSlow};
 pub use pin::{PinMismatch, PinVerifier, ShownPin, install_crypto, pin_of};

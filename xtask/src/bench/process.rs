@@ -50,6 +50,16 @@ pub fn settle(folder: &Path) -> Result<()> {
     crate::shell::run(Command::new("sync").arg("--file-system").arg(folder))
 }
 
+/// Drops the files below `folder`, which are written, out of the page cache.
+pub fn drop_cached(folder: &Path) -> Result<()> {
+    for file in super::data::files(folder)? {
+        let mut input = std::ffi::OsString::from("if=");
+        input.push(&file);
+        crate::shell::run(Command::new("dd").arg(input).args(["iflag=nocache", "count=0", "status=none"]))?;
+    }
+    Ok(())
+}
+
 /// Bytes that the files below `folder` take on the disk.
 pub fn disk_bytes(folder: &Path) -> Result<u64> {
     use std::os::unix::fs::MetadataExt as _;

@@ -3,7 +3,6 @@
 //! in a store of its own, which is as good as it can lie.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
@@ -175,17 +174,7 @@ fn read_back(program: &Bedplate, home: &Path, generation: u64, cold: bool, into:
     std::fs::create_dir_all(into)?;
     process::settle(home)?;
     if cold {
-        drop_cached(&program.repository(home))?;
+        process::drop_cached(&program.repository(home))?;
     }
     process::measure(&mut program.give_back(home, &name(generation), into), log)
-}
-
-/// Drops the files below `folder` out of the page cache.
-fn drop_cached(folder: &Path) -> Result<()> {
-    for file in data::files(folder)? {
-        let mut input = std::ffi::OsString::from("if=");
-        input.push(&file);
-        crate::shell::run(Command::new("dd").arg(input).args(["iflag=nocache", "count=0", "status=none"]))?;
-    }
-    Ok(())
 }
