@@ -25,6 +25,8 @@ const UNIT: u64 = 64 * 1024;
 const FRAMES_BYTES: u64 = 32 * 1024 * 1024;
 /// Large documents held at once, in bytes; what they are parsed into takes several times as much.
 const DOCUMENTS_BYTES: u64 = 16 * 1024 * 1024;
+/// The lists of batches that are being sent, in bytes; what they are parsed into takes a few times as much.
+const LISTS_BYTES: u64 = 32 * 1024 * 1024;
 /// Documents and forms up to this length have places of their own, so that large ones do not keep them waiting.
 const SMALL_DOCUMENT: u64 = 256 * 1024;
 const SMALL_DOCUMENTS: usize = 32;
@@ -38,6 +40,7 @@ pub(super) struct Turns {
     frames: Lane,
     documents: Lane,
     small_documents: Lane,
+    lists: Lane,
 }
 
 impl Turns {
@@ -50,6 +53,7 @@ impl Turns {
             frames: units(FRAMES_BYTES),
             documents: units(DOCUMENTS_BYTES),
             small_documents: Lane::new(SMALL_DOCUMENTS),
+            lists: units(LISTS_BYTES),
         }
     }
 
@@ -75,6 +79,13 @@ impl Turns {
         let pulse = watch.0.download.clone();
         let seat = self.reads.enter(1, &pulse).await.map_err(|crowded| watch.too_many(crowded))?;
         Ok((seat, pulse))
+    }
+
+    /// Room for the list of a batch, of so many bytes, for as long as the batch is sent.
+    pub(super) async fn list(&self, bytes: u64, extensions: &Extensions) -> S3Result<Seat> {
+        let watch = Watch::of(extensions);
+        let seat = self.lists.enter(units(bytes, LISTS_BYTES), &watch.0.download).await;
+        seat.map_err(|crowded| watch.too_many(crowded))
     }
 
     /// Room for a signed frame of so many bytes.

@@ -9,7 +9,7 @@ use futures_util::{Stream, StreamExt as _};
 use hyper::HeaderMap;
 use s3s::checksum::ChecksumHasher;
 use s3s::dto::StreamingBlob;
-use s3s::{S3Result, StdError, TrailingHeaders};
+use s3s::{S3Error, S3Result, StdError, TrailingHeaders};
 
 use super::checksum::{self, Algorithm};
 use super::error::store_error;
@@ -115,10 +115,12 @@ pub(super) async fn send(mut stream: ByteStream, turn: (Seat, Pulse)) -> S3Resul
         None => return Ok(StreamingBlob::from_bytes(Bytes::new())),
         Some(Ok(first)) => first,
         Some(Err(error)) => {
-            return Err(store_error(match error.downcast::<StoreError>() {
-                Ok(error) => *error,
-                Err(error) => StoreError::Body(error),
-            }));
+            return Err(match error.downcast::<StoreError>() {
+                Ok(error) => store_error(*error),
+                Err(error) => error
+                    .downcast::<S3Error>()
+                    .map_or_else(|error| store_error(StoreError::Body(error)), |error| *error),
+            });
         }
     };
     let (seat, pulse) = turn;

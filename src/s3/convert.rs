@@ -194,6 +194,25 @@ pub(super) fn url_encode(text: &str) -> String {
         .collect()
 }
 
+/// Text out of a URL.
+pub(super) fn url_decode(text: &str) -> S3Result<String> {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes.iter();
+    while let Some(byte) = rest.next() {
+        if *byte != b'%' {
+            out.push(*byte);
+            continue;
+        }
+        let digits = [rest.next(), rest.next()].map(|digit| digit.copied().unwrap_or_default());
+        let mut decoded = [0];
+        hex::decode_to_slice(digits, &mut decoded)
+            .map_err(|_| s3_error!(InvalidArgument, "The source is not URL-encoded."))?;
+        out.push(decoded[0]);
+    }
+    String::from_utf8(out).map_err(|_| s3_error!(InvalidArgument, "The source is not UTF-8."))
+}
+
 #[cfg(test)]
 mod tests {
     //! Headers keep what they mean, digests are checked for form, and keys survive URL encoding.

@@ -1,10 +1,11 @@
 //! Requests of web pages from elsewhere: the question that a browser asks first, and the headers on the answers after it.
 
-use hyper::header::{ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN, VARY};
-use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use hyper::header::{ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY};
+use hyper::{Method, Request, Response, StatusCode};
 use s3s::Body;
 use s3s::dto::CORSConfiguration;
 
+use super::address;
 use super::cors::{Rules, VARIES};
 use super::settings::{self, Setting};
 use crate::model::BucketName;
@@ -26,7 +27,8 @@ impl CrossOrigin {
         let headers = request.headers();
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let origin = text(ORIGIN)?;
-        let bucket = bucket_of(request.uri(), headers, domains)?;
+        let (bucket, _) = address::bucket_and_rest(request.uri(), headers, domains);
+        let bucket = BucketName::parse_readable(&bucket).ok()?;
         let asked = text(ACCESS_CONTROL_REQUEST_METHOD);
         let is_preflight = request.method() == Method::OPTIONS;
         let method = asked.filter(|_| is_preflight).unwrap_or_else(|| request.method().to_string());
@@ -90,18 +92,6 @@ fn refusal(code: &str, text: &str, status: StatusCode) -> Response<Body> {
     *answer.status_mut() = status;
     answer.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static("application/xml"));
     answer
-}
-
-/// The bucket that a request names, in its host or in its path.
-fn bucket_of(uri: &Uri, headers: &HeaderMap, domains: &[String]) -> Option<BucketName> {
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).or_else(|| uri.host()).unwrap_or_default();
-    let bare = host.rsplit_once(':').map_or(host, |(bare, _)| bare);
-    let in_host = domains.iter().find_map(|domain| {
-        let domain = domain.rsplit_once(':').map_or(domain.as_str(), |(bare, _)| bare);
-        bare.strip_suffix(domain)?.strip_suffix('.')
-    });
-    let in_path = || uri.path().trim_start_matches('/').split('/').next().unwrap_or_default();
-    BucketName::parse_readable(in_host.unwrap_or_else(in_path)).ok()
 }
 
 #[cfg(test)]

@@ -6,8 +6,10 @@
 
 mod access;
 mod acl;
+mod address;
 mod admission;
 mod answer;
+mod batch;
 mod body;
 mod bucket;
 mod bucket_policy;
@@ -33,6 +35,7 @@ mod offered;
 mod operations;
 mod put;
 mod rename;
+mod routes;
 mod service;
 mod settings;
 mod sts;

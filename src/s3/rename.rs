@@ -17,7 +17,7 @@ impl Door {
         let access = access_of(&request)?;
         let input = request.input;
         // The source is a key of the same bucket, or /BUCKET/KEY, URL-encoded.
-        let source = urlencoding(&input.rename_source)?;
+        let source = convert::url_decode(&input.rename_source)?;
         let within = format!("/{}/", input.bucket);
         let source = source.strip_prefix(&within).or_else(|| source.strip_prefix(&within[1..])).unwrap_or(&source);
         access.check("s3:GetObject", Some(source))?;
@@ -45,23 +45,4 @@ impl Door {
         self.store.rename(&bucket, &from, &to, fits, &target).await.map_err(store_error)?;
         Ok(S3Response::new(RenameObjectOutput::default()))
     }
-}
-
-/// Text out of a URL.
-fn urlencoding(text: &str) -> S3Result<String> {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut rest = bytes.iter();
-    while let Some(byte) = rest.next() {
-        if *byte != b'%' {
-            out.push(*byte);
-            continue;
-        }
-        let digits = [rest.next(), rest.next()].map(|digit| digit.copied().unwrap_or_default());
-        let mut decoded = [0];
-        hex::decode_to_slice(digits, &mut decoded)
-            .map_err(|_| s3_error!(InvalidArgument, "The source is not URL-encoded."))?;
-        out.push(decoded[0]);
-    }
-    String::from_utf8(out).map_err(|_| s3_error!(InvalidArgument, "The source is not UTF-8."))
 }

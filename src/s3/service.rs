@@ -17,9 +17,11 @@ use s3s::{Body, S3Error};
 use super::access::{Gate, Keys};
 use super::admission::{Turns, Watch};
 use super::answer;
+use super::batch::Batches;
 use super::cross_origin::{self, CrossOrigin};
 use super::intake::{DOCUMENT_MAX, FORM_FIELDS_MAX, Intake, SIGNED_FRAME_MAX};
 use super::operations::Operations;
+use super::routes::Routes;
 use super::sts::{self, Sts};
 use super::{Door, head};
 use crate::auth::Auth;
@@ -77,18 +79,20 @@ impl S3Door {
     /// The door to `store` for whoever `auth` knows.
     pub fn new(store: Store, auth: Auth, config: &S3Config) -> Result<Self, S3ConfigError> {
         let turns = Turns::new();
+        let domains: Arc<[String]> = config.domains.clone().into();
         let door = Door { store: store.clone(), keys: auth.object_keys(), turns: turns.clone() };
-        let mut builder = S3ServiceBuilder::new(Operations(door));
+        let mut builder = S3ServiceBuilder::new(Operations(door.clone()));
         // Without this line s3s would be open to everybody.
         builder.set_auth(Keys(auth.clone()));
-        builder.set_route(Sts(auth.clone()));
+        let gate = Gate::new(auth.clone(), store.clone());
+        let batches = Batches { door, gate: gate.clone(), domains: domains.clone() };
+        builder.set_route(Routes { sts: Sts(auth), batches });
         builder.set_validation(Names);
-        builder.set_access(Gate::new(auth, store.clone()));
+        builder.set_access(gate);
         if !config.domains.is_empty() {
             builder.set_host(MultiDomain::new(&config.domains).map_err(|error| S3ConfigError(Box::new(error)))?);
         }
         builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(limits()))));
-        let domains = config.domains.clone().into();
         Ok(Self { inner: builder.build(), turns, body_patience: config.body_patience, store, domains })
     }
 }
@@ -105,6 +109,7 @@ impl NameValidation for Names {
 fn limits() -> Limits {
     let mut limits = Limits::default();
     limits.xml_max_body_size = DOCUMENT_MAX;
+    limits.custom_route_max_body_size = Some(DOCUMENT_MAX as u64);
     limits.form_max_field_size = FORM_FIELDS_MAX;
     limits.form_max_fields_size = FORM_FIELDS_MAX;
     limits.form_max_parts = 100;

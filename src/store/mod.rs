@@ -51,6 +51,7 @@ pub use faults::{Fault, Faults};
 pub use gc::{GcDone, GcOptions, GcPlan, GcReport, PlannedPack};
 pub use home::{PackHome, Ration};
 pub use lock::{LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL};
+pub use object::OpenObject;
 pub use snapshot::{Change, ChangeKind, SnapshotDiff, SnapshotInfo};
 pub use types::{
     BucketInfo, ByteStream, DeleteRequest, Deleted, ENCRYPTION, FsckError, FsckOptions, FsckReport, Given, LateHeaders,

@@ -2,9 +2,11 @@
 
 use std::fs::File;
 
+use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 
 use super::Store;
+use super::activity::Activity;
 use super::error::{BoxError, StoreError};
 use super::ingest::{Content, Expected, Source, ingest};
 use super::types::{ByteStream, ObjectInfo, Precondition, PutRequest};
@@ -16,6 +18,51 @@ use crate::sys::clock;
 
 /// Tries against writers that keep changing the same object.
 const TRIES: usize = 64;
+
+/// An object that was found, and whose bytes nobody has asked for yet. What it refers to stays for as long as this, or its bytes, are
+/// there, whatever becomes of the object.
+pub struct OpenObject {
+    /// What is known about it.
+    pub info: ObjectInfo,
+    /// The bytes that were wanted.
+    pub range: ByteRange,
+    content: OpenContent,
+    store: Store,
+    activity: Activity,
+}
+
+enum OpenContent {
+    Inline(Bytes),
+    /// Terms that the range begins in, and the offset of the first.
+    Terms(Vec<Term>, u64),
+}
+
+impl OpenObject {
+    /// The bytes. Every chunk is verified before a byte of it is given out; damage is told by an `Err` in the stream (a boxed
+    /// [`StoreError`]).
+    #[must_use]
+    pub fn read(self) -> (ObjectInfo, ByteStream) {
+        let Self { info, range, content, store, activity } = self;
+        let bytes = match content {
+            _ if range.is_empty() => stream::empty().boxed(),
+            OpenContent::Inline(bytes) => {
+                stream::iter([Ok(bytes.slice(range.start as usize..range.end as usize))]).boxed()
+            }
+            OpenContent::Terms(terms, offset) => store.read(terms, range.start - offset, range.len()),
+        };
+        let bytes = bytes.map(move |item| {
+            let _under_way = &activity;
+            item.map_err(|error| Box::new(error) as BoxError)
+        });
+        (info, bytes.boxed())
+    }
+}
+
+impl std::fmt::Debug for OpenObject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenObject").field("key", &self.info.key).field("range", &self.range).finish_non_exhaustive()
+    }
+}
 
 impl Store {
     /// Stores the body under the key. Durable when it returns; an `Err` in the body leaves no trace.
@@ -153,34 +200,35 @@ impl Store {
         version: Option<VersionId>,
         range: Option<ByteRange>,
     ) -> Result<(ObjectInfo, ByteStream), StoreError> {
-        // Under way until the last byte is given out: what the object refers to stays until then, whatever becomes of the object.
-        let activity = self.inner.activities.begin();
-        let within = |row: &ObjectRow| {
-            let range = range.unwrap_or(ByteRange { start: 0, end: row.size });
-            let is_within = range.start <= range.end && range.end <= row.size;
-            if is_within { Ok(range) } else { Err(StoreError::InvalidRange { size: row.size }) }
-        };
-        let (found, range, (terms, offset)) = self.row_and_terms(bucket, object, version, within).await?;
-        let info = ObjectInfo::found(object.clone(), &found);
-        if let Body::Inline(bytes) = &found.row.body {
-            let bytes = bytes.slice(range.start as usize..range.end as usize);
-            return Ok((info, stream::iter([Ok(bytes)]).boxed()));
-        }
-        if range.is_empty() {
-            return Ok((info, stream::empty().boxed()));
-        }
-        let mut bytes = self.read(terms, range.start - offset, range.len());
+        let opened = self.open_object(bucket, object, version, |size| match range {
+            None => Ok(ByteRange { start: 0, end: size }),
+            Some(range) if range.start <= range.end && range.end <= size => Ok(range),
+            Some(_) => Err(StoreError::InvalidRange { size }),
+        });
+        let (info, mut bytes) = opened.await?.read();
         match bytes.next().await {
-            Some(Err(error)) => Err(error),
-            first => {
-                let all = stream::iter(first).chain(bytes);
-                let all = all.map(move |item| {
-                    let _under_way = &activity;
-                    item.map_err(|error| Box::new(error) as BoxError)
-                });
-                Ok((info, all.boxed()))
-            }
+            Some(Err(error)) => Err(error.downcast::<StoreError>().map_or_else(StoreError::Body, |error| *error)),
+            first => Ok((info, stream::iter(first).chain(bytes).boxed())),
         }
+    }
+
+    /// Finds an object, and reads nothing of it yet. `wanted` says which of its bytes are, given how many there are.
+    pub async fn open_object(
+        &self,
+        bucket: &BucketName,
+        object: &ObjectKey,
+        version: Option<VersionId>,
+        wanted: impl Fn(u64) -> Result<ByteRange, StoreError>,
+    ) -> Result<OpenObject, StoreError> {
+        let activity = self.inner.activities.begin();
+        let found = self.row_and_terms(bucket, object, version, |row: &ObjectRow| wanted(row.size)).await?;
+        let (found, range, (terms, offset)) = found;
+        let info = ObjectInfo::found(object.clone(), &found);
+        let content = match found.row.body {
+            Body::Inline(bytes) => OpenContent::Inline(bytes),
+            _ => OpenContent::Terms(terms, offset),
+        };
+        Ok(OpenObject { info, range, content, store: self.clone(), activity })
     }
 
     /// Copies an object; no chunk moves. `replace` gives the copy its own content type and headers.

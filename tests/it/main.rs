@@ -8,6 +8,7 @@
 
 mod agent;
 mod api;
+mod batch;
 mod bmc;
 mod care;
 mod damage;

@@ -1,6 +1,7 @@
 //! Who may do what: keys for s3s's signature check, the tokens of sessions, and the gate, which asks the bucket's owner and policy.
 
 mod action;
+mod rights;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,11 +10,12 @@ use bytes::Bytes;
 use hyper::http::Extensions;
 use hyper::{HeaderMap, Uri};
 use s3s::access::{S3Access, S3AccessContext};
-use s3s::auth::{S3Auth, SecretKey};
+use s3s::auth::{Credentials, S3Auth, SecretKey};
 use s3s::dto::PublicAccessBlockConfiguration;
 use s3s::path::S3Path;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Result, s3_error};
 
+pub(super) use self::rights::Rights;
 use super::error::{internal, store_error};
 use super::lock::LockWish;
 use super::service::OperationName;
@@ -99,12 +101,17 @@ impl Gate {
     }
 
     /// Who calls; nobody where the request is not signed.
-    async fn principal(&self, cx: &S3AccessContext<'_>) -> S3Result<Option<Principal>> {
-        let Some(credentials) = cx.credentials() else { return Ok(None) };
-        if sts::is_signed_for_sts(cx.headers()) {
+    async fn principal(
+        &self,
+        credentials: Option<&Credentials>,
+        headers: &HeaderMap,
+        uri: &Uri,
+    ) -> S3Result<Option<Principal>> {
+        let Some(credentials) = credentials else { return Ok(None) };
+        if sts::is_signed_for_sts(headers) {
             return Err(s3_error!(NotImplemented, "STS is asked with POST and a form; sign S3 requests for s3."));
         }
-        let caller = admit(&self.auth, &credentials.access_key, cx.headers(), cx.uri()).await?;
+        let caller = admit(&self.auth, &credentials.access_key, headers, uri).await?;
         Ok(Some(caller.principal))
     }
 
@@ -144,18 +151,33 @@ impl Gate {
             }
         }
         let mut context = asked.context();
-        let wants_tags = policy.as_ref().is_some_and(|policy| policy.wants("s3:ExistingObjectTag/"));
-        if let Some(key) = asked.key.filter(|_| wants_tags) {
-            let version = convert::version(asked.version.as_deref())?;
-            if let Ok(info) = self.store.head_version(&name, &convert::key(key)?, version).await {
-                let tags = tags::of(&info.headers);
-                context = context.existing_tags(
-                    tags.iter().filter_map(|tag| Some((tag.key.as_deref()?, tag.value.as_deref().unwrap_or_default()))),
-                );
-            }
+        if let Some(key) = asked.key.filter(|_| wants_tags(policy.as_deref())) {
+            context = self.with_tags(context, &name, key, asked.version.as_deref()).await?;
         }
         Ok(Access { caller: principal.map_or(Caller::Anonymous, caller_of), is_owner, bucket, policy, context })
     }
+
+    /// The context, with the tags of the object that it is about.
+    async fn with_tags(
+        &self,
+        context: Context,
+        name: &BucketName,
+        key: &str,
+        version: Option<&str>,
+    ) -> S3Result<Context> {
+        let Ok(info) = self.store.head_version(name, &convert::key(key)?, convert::version(version)?).await else {
+            return Ok(context);
+        };
+        let tags = tags::of(&info.headers);
+        Ok(context.existing_tags(
+            tags.iter().filter_map(|tag| Some((tag.key.as_deref()?, tag.value.as_deref().unwrap_or_default()))),
+        ))
+    }
+}
+
+/// Whether a policy asks for the tags of objects.
+fn wants_tags(policy: Option<&Policy>) -> bool {
+    policy.is_some_and(|policy| policy.wants("s3:ExistingObjectTag/"))
 }
 
 /// The caller as policies know them. Root is the account of that name.
@@ -257,7 +279,7 @@ impl S3Access for Gate {
             // A cell that is filled already belongs to the same request.
             drop(name.0.set(operation.clone()));
         }
-        let principal = self.principal(cx).await?;
+        let principal = self.principal(cx.credentials(), cx.headers(), cx.uri()).await?;
         let peer = cx.extensions_mut().get::<Peer>().copied();
         let access = match cx.s3_path() {
             S3Path::Bucket { bucket } | S3Path::Object { bucket, .. } if operation != "CreateBucket" => {

@@ -1,7 +1,7 @@
 //! Who may call, against the real program: keys that are disabled, expired or removed are refused at once, sessions need
 //! their own token, die in time and with their key, and no secret reaches the log.
 
-mod signed;
+pub(crate) mod signed;
 
 use std::process::Command;
 use std::time::{Duration, Instant};

@@ -51,6 +51,23 @@ impl Signer {
 
     /// Signs with headers, and sends. A body is a form.
     pub(crate) fn send(&self, address: SocketAddr, method: &str, path: &str, body: &str, service: &str) -> Answer {
+        let mut headers = self.headers(address, method, path, body, service, &[]);
+        if !body.is_empty() {
+            headers.push(("content-type", "application/x-www-form-urlencoded; charset=utf-8".to_owned()));
+        }
+        raw(address, method, path, &headers, body)
+    }
+
+    /// The headers of a request, and more, with its signature over all of them.
+    pub(crate) fn headers(
+        &self,
+        address: SocketAddr,
+        method: &str,
+        path: &str,
+        body: &str,
+        service: &str,
+        more: &[(&'static str, &str)],
+    ) -> Vec<(&'static str, String)> {
         let date = amz_date();
         let mut headers = vec![("host", address.to_string())];
         if service == "s3" {
@@ -60,6 +77,8 @@ impl Signer {
         if let Some(token) = &self.token {
             headers.push(("x-amz-security-token", token.clone()));
         }
+        headers.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        headers.sort();
         let names = headers.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(";");
         let listed: String = headers.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
         let (path_only, query) = path.split_once('?').unwrap_or((path, ""));
@@ -70,10 +89,7 @@ impl Signer {
             self.access_key
         );
         headers.push(("authorization", shown));
-        if !body.is_empty() {
-            headers.push(("content-type", "application/x-www-form-urlencoded; charset=utf-8".to_owned()));
-        }
-        raw(address, method, path, &headers, body)
+        headers
     }
 
     /// A presigned GET of a path; the token, where there is one, is signed as part of the query.
