@@ -49,7 +49,8 @@ async fn seed_volume(State(state): State<ApiState>, Extension(token): Extension<
         token: order.boot_token,
         node: order.node,
     };
-    let volume = seed::volume(&order.job, &seed).map_err(|error| ApiError::internal(&error))?;
+    let user_data = state.conductor().user_data(token.text()).await?;
+    let volume = seed::volume(&order.job, &seed, user_data.as_ref()).map_err(|error| ApiError::internal(&error))?;
     Ok(([(CONTENT_TYPE, "application/octet-stream")], volume).into_response())
 }
 

@@ -1,5 +1,8 @@
 //! The seed volume: a small FAT file system labelled `CIDATA`, made for one node of one job. cloud-init's NoCloud data
-//! source reads its three files where the image has cloud-init; `bedplate-agent report` reads `bedplate.json`.
+//! source reads all its files but one where the image has cloud-init; `bedplate-agent report` reads that one, `bedplate.json`.
+//!
+//! What bedplate has to say to cloud-init stands in `user-data` where the spec gives none, and else in `vendor-data`, which
+//! cloud-init reads first and lets user data overrule.
 //!
 //! The same job and node give the same bytes, so a step that is done twice writes nothing new.
 
@@ -10,6 +13,7 @@ use hadris_fat::time::EpochTimeProvider;
 use hadris_fat::{FatVolumeBuilder, FatVolumeWriteExt};
 
 use crate::format::order::Seed;
+use crate::model::Secret;
 
 /// Size of the volume in bytes: room for some hundred KiB of user data, and quick to write.
 pub const SEED_BYTES: usize = 1024 * 1024;
@@ -43,18 +47,22 @@ pub enum SeedError {
     },
 }
 
-/// The volume's bytes for node `seed.node` of job `job` (32 hexadecimal digits).
+/// The volume's bytes for node `seed.node` of job `job` (32 hexadecimal digits), with the user data that the spec gives it.
 ///
 /// Fails when the files do not fit.
-pub fn volume(job: &str, seed: &Seed) -> Result<Vec<u8>, SeedError> {
+pub fn volume(job: &str, seed: &Seed, user_data: Option<&Secret>) -> Result<Vec<u8>, SeedError> {
     let json =
         serde_json::to_vec_pretty(seed).map_err(|source| SeedError::Json { node: seed.node.to_string(), source })?;
-    let files: [(&str, Vec<u8>); 4] = [
+    let (ours, given) = (cloud_config(seed), user_data.map(Secret::reveal));
+    let mut files = vec![
         ("meta-data", meta_data(job, seed).into_bytes()),
-        ("user-data", user_data(seed).into_bytes()),
+        ("user-data", given.unwrap_or(&ours).as_bytes().to_vec()),
         ("network-config", NETWORK_CONFIG.as_bytes().to_vec()),
         ("bedplate.json", json),
     ];
+    if given.is_some() {
+        files.push(("vendor-data", ours.into_bytes()));
+    }
     fat(volume_id(job, seed), &files).map_err(|source| SeedError::Volume { node: seed.node.to_string(), source })
 }
 
@@ -64,7 +72,7 @@ fn meta_data(job: &str, seed: &Seed) -> String {
 }
 
 /// The image grows its own root file system, so cloud-init must not.
-fn user_data(seed: &Seed) -> String {
+fn cloud_config(seed: &Seed) -> String {
     format!(
         "#cloud-config\nhostname: {node}\npreserve_hostname: false\nmanage_etc_hosts: true\ngrowpart:\n  mode: 'off'\nresize_rootfs: false\n",
         node = seed.node
@@ -142,10 +150,10 @@ mod tests {
 
     #[test]
     fn same_bytes_each_time_and_different_per_job() {
-        let once = volume(JOB, &seed()).unwrap();
+        let once = volume(JOB, &seed(), None).unwrap();
         assert_eq!(once.len(), SEED_BYTES);
-        assert_eq!(once, volume(JOB, &seed()).unwrap());
-        assert_ne!(once, volume(&JOB.replace('0', "9"), &seed()).unwrap());
+        assert_eq!(once, volume(JOB, &seed(), None).unwrap());
+        assert_ne!(once, volume(&JOB.replace('0', "9"), &seed(), None).unwrap());
         let label = once.windows(11).rposition(|window| window == b"CIDATA     ").unwrap();
         let entry = &once[label..label + 32];
         assert_eq!(entry[11], 0x08, "the label's entry is where its times were reset");
@@ -154,21 +162,50 @@ mod tests {
 
     #[test]
     fn reads_back() {
+        let json = file(&volume(JOB, &seed(), None).unwrap(), "bedplate.json").unwrap();
+        assert_eq!(serde_json::from_slice::<Seed>(&json).unwrap(), seed());
+    }
+
+    fn file(volume: &[u8], name: &str) -> Option<Vec<u8>> {
         use hadris_fat::FatVolumeReadExt;
-        let bytes = volume(JOB, &seed()).unwrap();
-        let volume = FatVolumeBuilder::new(Cursor::new(&bytes[..])).open().unwrap();
-        let entry = volume.root_dir().find("bedplate.json").unwrap().unwrap();
+        let volume = FatVolumeBuilder::new(Cursor::new(volume)).open().unwrap();
+        let entry = volume.root_dir().find(name).unwrap()?;
         let mut reader = volume.read_file(&entry).unwrap();
-        let mut text = vec![0; 4096];
-        let read = reader.read(&mut text).unwrap();
-        assert_eq!(serde_json::from_slice::<Seed>(&text[..read]).unwrap(), seed());
+        let mut bytes = vec![0; SEED_BYTES];
+        let mut filled = 0;
+        loop {
+            match reader.read(&mut bytes[filled..]).unwrap() {
+                0 => break,
+                read => filled += read,
+            }
+        }
+        bytes.truncate(filled);
+        Some(bytes)
+    }
+
+    /// User data of a spec is there byte by byte, as large as it may be, and what bedplate says to cloud-init beside it.
+    #[test]
+    fn user_data_of_a_spec() {
+        let plain = volume(JOB, &seed(), None).unwrap();
+        let ours = file(&plain, "user-data").unwrap();
+        assert!(ours.starts_with(b"#cloud-config\nhostname: node-1\n") && file(&plain, "vendor-data").is_none());
+        let largest = Secret::new(format!("#!/bin/sh\n{}\n", "ä".repeat(131_066)));
+        assert_eq!(largest.reveal().len(), 256 * 1024 - 1);
+        let given = volume(JOB, &seed(), Some(&largest)).unwrap();
+        assert_eq!(given, volume(JOB, &seed(), Some(&largest)).unwrap());
+        assert!(file(&given, "user-data").unwrap() == largest.reveal().as_bytes());
+        assert_eq!(file(&given, "vendor-data").unwrap(), ours);
+        for same in ["meta-data", "network-config", "bedplate.json"] {
+            assert_eq!(file(&given, same), file(&plain, same), "{same}");
+        }
     }
 
     #[test]
     fn passes_fsck_and_mtools() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("seed.img");
-        std::fs::write(&path, volume(JOB, &seed()).unwrap()).unwrap();
+        let script = Secret::new("#!/bin/sh\n");
+        std::fs::write(&path, volume(JOB, &seed(), Some(&script)).unwrap()).unwrap();
         if installed("fsck.vfat") {
             let check = Command::new("fsck.vfat").args(["-n", "-v"]).arg(&path).output().unwrap();
             assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));

@@ -4,6 +4,7 @@
 //! j/r/JOB          one job
 //! j/o/JOB          present while the job is not over
 //! j/t/JOB/NODE     one node's part of it
+//! j/u/JOB/SHA256   user data of its nodes; present while the job is not over
 //! j/l/BMC          the job that works on the machine behind this BMC; present while its task is not over
 //! n/RACK/NODE      what is known of a node over all jobs
 //! ```
@@ -16,10 +17,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use crate::job::record::{decode, encode};
+use crate::job::record::{ROW_VERSION, decode, encode};
 use crate::job::{JobRow, NodeRow, TaskRow};
 use crate::meta::{Meta, MetaError, Transaction};
-use crate::model::{JobId, NodeName};
+use crate::model::{Digest, JobId, NodeName, Secret};
 use crate::sys::clock::Timestamp;
 
 /// Why the journal could not be read or changed.
@@ -82,12 +83,22 @@ impl Journal {
         Self { meta, open: Arc::default() }
     }
 
-    /// Writes a new job and its tasks, all or nothing; refuses when another job has one of the machines.
-    pub async fn begin(&self, job: &JobRow, tasks: &[TaskRow]) -> Result<(), JobError> {
+    /// Writes a new job, its tasks and their user data by digest, all or nothing; refuses when another job has one of the
+    /// machines.
+    pub async fn begin(
+        &self,
+        job: &JobRow,
+        tasks: &[TaskRow],
+        user_data: &BTreeMap<Digest, Secret>,
+    ) -> Result<(), JobError> {
         let mut tx = Transaction::new();
         tx = tx.expect(job_key(job.id), None).put(job_key(job.id), Bytes::from(encode(job)));
         if !tasks.is_empty() {
             tx = tx.put(open_key(job.id), Bytes::new());
+        }
+        for (digest, text) in user_data {
+            let row = [&[ROW_VERSION], text.reveal().as_bytes()].concat();
+            tx = tx.put(user_data_key(job.id, digest), Bytes::from(row));
         }
         for task in tasks {
             tx = tx
@@ -161,6 +172,16 @@ impl Journal {
     /// The tasks of a job, by node name.
     pub async fn tasks(&self, job: JobId) -> Result<Vec<TaskRow>, JobError> {
         self.scan(format!("j/t/{job}/").as_bytes()).await
+    }
+
+    /// The user data that a task's node is given at its first start; `None` where it has none. Only of a job that is not over.
+    pub async fn user_data(&self, task: &TaskRow) -> Result<Option<Secret>, JobError> {
+        let Some(digest) = &task.work.user_data else { return Ok(None) };
+        let key = user_data_key(task.job, digest);
+        let row = self.get(&key).await?.ok_or_else(|| damaged(&key))?;
+        let text = row.split_first().filter(|(version, _)| **version == ROW_VERSION).map(|(_, text)| text.to_vec());
+        let text = text.and_then(|text| String::from_utf8(text).ok()).ok_or_else(|| damaged(&key))?;
+        Ok(Some(Secret::new(text)))
     }
 
     /// What is known of one node.
@@ -244,7 +265,7 @@ impl Journal {
         }
     }
 
-    /// Closes a job once all its tasks are over; says whether it is closed.
+    /// Closes a job once all its tasks are over, and forgets its user data; says whether it is closed.
     pub async fn close_if_over(&self, id: JobId, now: Timestamp) -> Result<bool, JobError> {
         loop {
             if self.has_open_task(id).await? {
@@ -257,10 +278,13 @@ impl Journal {
                 return Ok(true);
             }
             row.ended = Some(now);
-            let tx = Transaction::new()
+            let mut tx = Transaction::new()
                 .expect(key.clone(), Some(before))
                 .put(key, Bytes::from(encode(&row)))
                 .delete(open_key(id));
+            for (key, _) in self.scan_raw(format!("j/u/{id}/").as_bytes()).await? {
+                tx = tx.delete(key);
+            }
             match self.meta.commit(tx).await {
                 Ok(()) => return Ok(true),
                 Err(MetaError::Conflict) => {}
@@ -362,6 +386,10 @@ fn open_key(id: JobId) -> Vec<u8> {
 
 fn task_key(job: JobId, node: &NodeName) -> Vec<u8> {
     format!("j/t/{job}/{node}").into_bytes()
+}
+
+fn user_data_key(id: JobId, digest: &Digest) -> Vec<u8> {
+    format!("j/u/{id}/{digest}").into_bytes()
 }
 
 fn lock_key(bmc: &str) -> Vec<u8> {

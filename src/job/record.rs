@@ -58,6 +58,9 @@ pub struct Work {
     /// BIOS settings, by attribute.
     #[serde(default)]
     pub bios: BTreeMap<String, String>,
+    /// SHA-256 of its user data, whose text the journal keeps for as long as the job is not over.
+    #[serde(default)]
+    pub user_data: Option<Digest>,
 }
 
 impl Work {
@@ -232,6 +235,9 @@ pub struct Holding {
     /// That disk's serial number.
     #[serde(default)]
     pub disk_serial: Option<String>,
+    /// SHA-256 of the user data that it was imaged with.
+    #[serde(default)]
+    pub user_data: Option<Digest>,
 }
 
 /// Why a node may not be trusted.
@@ -287,4 +293,27 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
         return None;
     }
     serde_json::from_slice(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    //! Rows from before a field was added are read.
+    use super::*;
+
+    #[test]
+    fn rows_without_user_data_are_read() {
+        let digest = "ab".repeat(32);
+        let work = format!(
+            r#"{{"image":"os@1","image_bytes":1,"root_digest":"{digest}","disk":{{"serial":"S"}},"wipe":"blank","bios":{{}}}}"#
+        );
+        let row = [&[ROW_VERSION], work.as_bytes()].concat();
+        assert_eq!(decode::<Work>(&row).unwrap().user_data, None);
+        let holds = format!(
+            r#"{{"image":"os@1","root_digest":"{digest}","since":"2026-01-01T00:00:00.000Z","job":"{}","hostname":"n","root_device":"/dev/a",
+               "boot_id":"b","disk":"/dev/a"}}"#,
+            "0".repeat(32)
+        );
+        let row = [&[ROW_VERSION], holds.as_bytes()].concat();
+        assert_eq!(decode::<Holding>(&row).unwrap().user_data, None);
+    }
 }

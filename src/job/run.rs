@@ -288,6 +288,7 @@ fn known_after(task: &TaskRow, mut row: NodeRow) -> NodeRow {
             boot_id: booted.boot_id.clone(),
             disk: installed.disk.clone(),
             disk_serial: installed.disk_serial.clone(),
+            user_data: task.work.user_data,
         });
     }
     row

@@ -2,6 +2,7 @@
 //! node last said of itself, and the catalogue; it may be printed, kept or thrown away.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +11,7 @@ use crate::job::{NodeRow, Step};
 use crate::model::{Digest, ImageRef, NodeName};
 use crate::rack::check::{self, DiskVerdict};
 use crate::rack::machine::{Found, PIN_CHANGED};
-use crate::rack::spec::NodeSpec;
+use crate::rack::spec::{NodeSpec, UserData, UserDataFacts};
 use crate::rack::survey::{Survey, SurveyNode};
 
 /// Seconds that a server takes from power-on to its operating system, until the node has shown how long it takes.
@@ -61,9 +62,12 @@ pub struct NodePlan {
     pub holds: Option<ImageRef>,
     /// What differs, in words; empty where nothing must happen.
     pub changes: Vec<String>,
-    /// BIOS settings that differ on a node that needs nothing else: they are set with its next image.
+    /// What differs on a node that needs nothing else, and comes with its next image: BIOS settings, user data.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub later: Vec<String>,
+    /// What its image is told at the first start; never its text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_data: Option<UserDataFacts>,
     /// The steps, in order.
     pub steps: Vec<Step>,
     /// Power cycles.
@@ -77,7 +81,8 @@ pub struct NodePlan {
 /// Why a node cannot be worked on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// A stable name of the kind: a BMC's error kind, `wrong-machine`, `unwell`, `ambiguous-disk`, `no-such-image`.
+    /// A stable name of the kind: a BMC's error kind, `wrong-machine`, `unwell`, `ambiguous-disk`, `no-such-image`,
+    /// `no-user-data`.
     pub kind: String,
     /// What is wrong.
     pub message: String,
@@ -101,20 +106,24 @@ impl Plan {
 }
 
 /// Decides what must happen to these nodes. `known` is what each last said of itself, `images` the catalogue's facts of
-/// every image that the nodes want, `parallel` how many are worked on at a time after so many `canaries` went first.
+/// every image that the nodes want, `user_data` the content of every file of it that they name, `parallel` how many are worked on at a time after so many `canaries` went first.
 #[must_use]
 pub fn plan(
     nodes: &[&NodeSpec],
     survey: &Survey,
     known: &BTreeMap<NodeName, NodeRow>,
     images: &BTreeMap<ImageRef, ImageFacts>,
+    user_data: &BTreeMap<PathBuf, UserData>,
     parallel: usize,
     canaries: usize,
 ) -> Plan {
     let seen: BTreeMap<&NodeName, &SurveyNode> = survey.nodes.iter().map(|row| (&row.node, row)).collect();
     let nodes: Vec<NodePlan> = nodes
         .iter()
-        .map(|node| node_plan(node, seen.get(&node.name).copied(), known.get(&node.name), images.get(&node.image)))
+        .map(|node| {
+            let user_data = node.user_data.as_ref().and_then(|file| Some(user_data.get(file)?.facts(file)));
+            node_plan(node, seen.get(&node.name).copied(), known.get(&node.name), images.get(&node.image), user_data)
+        })
         .collect();
     let changing = nodes.iter().filter(|node| !node.steps.is_empty()).count();
     let first = canaries.min(changing);
@@ -135,6 +144,7 @@ fn node_plan(
     seen: Option<&SurveyNode>,
     known: Option<&NodeRow>,
     image: Option<&ImageFacts>,
+    user_data: Option<UserDataFacts>,
 ) -> NodePlan {
     let mut plan = NodePlan {
         node: node.name.clone(),
@@ -142,16 +152,20 @@ fn node_plan(
         holds: known.and_then(|row| row.holds.as_ref()).map(|holds| holds.image.clone()),
         changes: Vec::new(),
         later: Vec::new(),
+        user_data,
         steps: Vec::new(),
         reboots: 0,
         seconds: 0,
         problem: problem(node, seen, image),
     };
+    if let (None, Some(file), None) = (&plan.problem, &node.user_data, &plan.user_data) {
+        plan.problem = Some(no_user_data(node, file));
+    }
     if let (None, Some(image)) = (&plan.problem, image) {
         plan.changes = changes(node, seen, known, image);
         let bios = seen.into_iter().flat_map(|seen| &seen.bios).map(|change| format!("BIOS {change}"));
         if plan.changes.is_empty() {
-            plan.later = bios.collect();
+            plan.later = bios.chain(other_user_data(&plan, known)).collect();
         } else {
             plan.changes.extend(bios);
             plan.steps = steps(!node.bios.is_empty()).collect();
@@ -162,6 +176,27 @@ fn node_plan(
         }
     }
     plan
+}
+
+/// The content of the file was not sent along.
+fn no_user_data(node: &NodeSpec, file: &Path) -> Problem {
+    Problem {
+        kind: "no-user-data".to_owned(),
+        message: format!("{} is to be given the user data {}, whose text did not come with the spec", node.name, file.display()),
+        hint: "plan and apply with this version's `bedplate rack`, which reads the file; or give its text in the spec's \"user-data\", \
+               by path"
+            .to_owned(),
+    }
+}
+
+/// Whether a node that needs nothing else was imaged with other user data.
+fn other_user_data(plan: &NodePlan, known: Option<&NodeRow>) -> Option<String> {
+    let had = known?.holds.as_ref()?.user_data;
+    let differs = had != plan.user_data.as_ref().map(|given| given.sha256);
+    differs.then(|| match had {
+        Some(_) => "other user data than it was imaged with".to_owned(),
+        None => "user data, which it was imaged without".to_owned(),
+    })
 }
 
 fn problem(node: &NodeSpec, seen: Option<&SurveyNode>, image: Option<&ImageFacts>) -> Option<Problem> {
@@ -331,6 +366,7 @@ mod tests {
                 boot_id: "b".to_owned(),
                 disk: "/dev/sda".to_owned(),
                 disk_serial: None,
+                user_data: None,
             }),
             quarantine: None,
             last_job: JobId([0; 16]),
@@ -344,7 +380,7 @@ mod tests {
         let known = known.into_iter().map(|row| (row.node.clone(), row)).collect();
         let facts = bytes.map(|bytes| ImageFacts { image: image.clone(), bytes, root_digest: Digest([2; 32]) });
         let images = facts.into_iter().map(|facts| (image.clone(), facts)).collect();
-        plan(&spec.nodes.iter().collect::<Vec<_>>(), survey, &known, &images, 8, 0)
+        plan(&spec.nodes.iter().collect::<Vec<_>>(), survey, &known, &images, &spec.user_data, 8, 0)
     }
 
     #[test]
@@ -412,8 +448,9 @@ mod tests {
         let mut survey = seen("u1");
         survey.nodes[0].bios = vec!["Sriov: Disabled -> Enabled".to_owned()];
         let image = ImageFacts { image: spec.nodes[0].image.clone(), bytes: 1, root_digest: Digest([2; 32]) };
-        let decide =
-            |known: Option<NodeRow>| node_plan(&spec.nodes[0], survey.nodes.first(), known.as_ref(), Some(&image));
+        let decide = |known: Option<NodeRow>| {
+            node_plan(&spec.nodes[0], survey.nodes.first(), known.as_ref(), Some(&image), None)
+        };
         let fresh = decide(None);
         assert!(fresh.changes.iter().any(|change| change == "BIOS Sriov: Disabled -> Enabled"), "{fresh:?}");
         assert_eq!(
@@ -424,6 +461,35 @@ mod tests {
         let right = decide(Some(runs("os@2")));
         assert!(right.changes.is_empty() && right.steps.is_empty(), "{right:?}");
         assert_eq!(right.later, ["BIOS Sriov: Disabled -> Enabled"]);
+    }
+
+    #[test]
+    fn user_data_goes_with_an_image_or_waits_for_one() {
+        let mut spec = spec();
+        spec.nodes[0].user_data = Some("/racks/first-start".into());
+        let data = UserData::check(b"#!/bin/sh\nhunter2\n".to_vec()).unwrap();
+        let facts = data.facts(Path::new("/racks/first-start"));
+        let image = ImageFacts { image: "os@2".parse().unwrap(), bytes: 1, root_digest: Digest([2; 32]) };
+        let images = BTreeMap::from([(image.image.clone(), image)]);
+        let decide = |known: Option<NodeRow>, texts: &BTreeMap<PathBuf, UserData>| {
+            let known = known.into_iter().map(|row| (row.node.clone(), row)).collect();
+            plan(&[&spec.nodes[0]], &seen("u1"), &known, &images, texts, 1, 0).nodes.remove(0)
+        };
+        let with = BTreeMap::from([(PathBuf::from("/racks/first-start"), data)]);
+        let fresh = decide(None, &with);
+        assert_eq!((fresh.user_data.as_ref(), fresh.reboots), (Some(&facts), REBOOTS));
+        assert!(!serde_json::to_string(&fresh).unwrap().contains("hunter2"));
+        let imaged_with = |user_data| {
+            let mut row = runs("os@2");
+            row.holds.as_mut().unwrap().user_data = user_data;
+            Some(row)
+        };
+        let later = |user_data| decide(imaged_with(user_data), &with).later;
+        assert!(later(Some(facts.sha256)).is_empty());
+        assert!(
+            later(None)[0].contains("imaged without") && later(Some(Digest([9; 32])))[0].contains("other user data")
+        );
+        assert_eq!(decide(None, &BTreeMap::new()).problem.unwrap().kind, "no-user-data");
     }
 
     #[test]

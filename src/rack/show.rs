@@ -101,12 +101,17 @@ fn plan_node(text: &mut String, node: &NodePlan) {
     if node.steps.is_empty() {
         let _ = writeln!(text, "= {}: runs {}", node.node, node.image);
         for change in &node.later {
-            let _ = writeln!(text, "    {change}, with its next image; `bedplate bmc bios set` changes it now");
+            let now = if change.starts_with("BIOS ") { "; `bedplate bmc bios set` changes it now" } else { "" };
+            let _ = writeln!(text, "    {change}, with its next image{now}");
         }
         return;
     }
     for change in &node.changes {
         let _ = writeln!(text, "~ {}: {change}", node.node);
+    }
+    if let Some(given) = &node.user_data {
+        let _ =
+            writeln!(text, "    user data: {} ({} bytes, sha256 {})", given.file.display(), given.bytes, given.sha256);
     }
     let steps: Vec<&str> = node.steps.iter().map(|step| step.words()).collect();
     let _ = writeln!(text, "    steps: {}", steps.join(", "));

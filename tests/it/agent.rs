@@ -263,7 +263,7 @@ fn reads_the_seed_that_the_appliance_makes() {
     };
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("seed");
-    std::fs::write(&path, bedplate::image::seed::volume(&"0".repeat(32), &seed).unwrap()).unwrap();
+    std::fs::write(&path, bedplate::image::seed::volume(&"0".repeat(32), &seed, None).unwrap()).unwrap();
     assert_eq!(bedplate::node::seed::read_seed(&path), Some(seed));
     std::fs::write(&path, vec![0; MIB]).unwrap();
     assert_eq!(bedplate::node::seed::read_seed(&path), None);

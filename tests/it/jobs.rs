@@ -20,6 +20,7 @@ struct Scene {
     spec: String,
     runtime: tokio::runtime::Runtime,
     workers: Option<Workers>,
+    nodes: Arc<Nodes>,
 }
 
 impl Scene {
@@ -31,7 +32,7 @@ impl Scene {
         let server = appliance_with_images();
         write_spec(&server, &twins, "os@1");
         let spec = server.path("rack.toml").display().to_string();
-        Self { server, spec, runtime, workers: Some(workers) }
+        Self { server, spec, runtime, workers: Some(workers), nodes }
     }
 }
 
@@ -96,6 +97,45 @@ fn bios_settings_go_with_an_image() {
     std::fs::write(&scene.spec, with(&spec, "BootMode = \"Uefi\"")).unwrap();
     let later = scene.server.json(&["rack", "plan", &scene.spec]);
     assert_eq!((&later["changes"], later["nodes"][0]["later"].as_array().unwrap().len()), (&0.into(), 1), "{later:#}");
+}
+
+/// User data goes with its job, whatever becomes of the file, and is shown nowhere but in the node's seed.
+#[test]
+fn user_data_goes_with_its_job_and_is_not_shown() {
+    let scene = Scene::of(1);
+    let file = scene.server.path("first-start");
+    let spec = std::fs::read_to_string(&scene.spec).unwrap();
+    let spec = spec.replace("[install]\n", "[install]\nuser-data = \"first-start\"\n");
+    std::fs::write(&scene.spec, &spec).unwrap();
+    let text = "#!/bin/sh\necho hunter2\n";
+    std::fs::write(&file, text).unwrap();
+    // What `printf '#!/bin/sh\necho hunter2\n' | sha256sum` prints.
+    let sum = "03b9e007c8f75ad7a4012fa23a67d1911ec2920d078be11b60b21dfcf65a9ee3";
+    let plan = scene.server.run(&["rack", "plan", &scene.spec]);
+    assert!(plan.contains(&format!("first-start (23 bytes, sha256 {sum})")), "{plan}");
+    let mut shown = plan + &scene.server.run(&["--output", "json", "rack", "plan", &scene.spec]);
+    shown += &scene.server.run(&["--output", "json", "rack", "apply", &scene.spec, "--yes", "--wait"]);
+    assert!(scene.nodes.disk("node-00", |disk| disk.was_told(text)), "{shown}");
+    for output in ["human", "json"] {
+        shown += &scene.server.run(&["--output", output, "rack", "status", &scene.spec]);
+    }
+    // Another text is told, and waits for the next image.
+    std::fs::write(&file, "#!/bin/sh\necho hunter2 again\n").unwrap();
+    let later = scene.server.json(&["rack", "plan", &scene.spec]);
+    assert_eq!(later["changes"], 0, "{later:#}");
+    assert!(later["nodes"][0]["later"].to_string().contains("other user data"), "{later:#}");
+    let next = spec.replace("os@1", "os@2") + "[timeouts]\ninstall = \"100ms\"\n";
+    std::fs::write(&scene.spec, next).unwrap();
+    let apply = ["--output", "json", "rack", "apply", &scene.spec, "--yes", "--wait"];
+    let failed = String::from_utf8(scene.server.program().args(apply).output().unwrap().stdout).unwrap();
+    let last: Value = serde_json::from_str(failed.lines().last().unwrap()).unwrap();
+    assert_eq!(last["failed"], 1, "{failed}");
+    let job = last["job"].as_str().unwrap();
+    let evidence = scene.server.run(&["--output", "json", "rack", "evidence", job, "node-00"]);
+    assert!(evidence.contains("user_data") && evidence.contains("root_digest"), "{evidence}");
+    for told in [&shown, &failed, &evidence, &scene.server.log()] {
+        assert!(!told.contains("hunter2"), "{told}");
+    }
 }
 
 #[test]

@@ -82,6 +82,44 @@ fn mistakes_in_a_spec() {
     insta::assert_snapshot!(told);
 }
 
+/// A file of user data that no node could use is refused before any appliance is asked, and its text is not shown.
+#[test]
+fn user_data_that_no_node_can_use() {
+    let folder = TempDir::new().unwrap();
+    let spec = format!("{TOP}[role.gpu]\nuser-data = \"first-start\"\n{NODE}role = \"gpu\"\n");
+    std::fs::write(folder.path().join("rack.toml"), &spec).unwrap();
+    let long = [b"#!/bin/sh\n".to_vec(), vec![b'#'; 256 * 1024]].concat();
+    let plan = || {
+        let output = rack(folder.path(), &["plan", "rack.toml"]);
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for (content, told) in [
+        (None, "No such file"),
+        (Some(&b""[..]), "it is empty; leave user-data out"),
+        (Some(b"password: hunter2\n"), "its first line must begin with #cloud-config or #!"),
+        (Some(b"#!/bin/sh\r\necho hunter2\r\n"), "carriage return"),
+        (Some(b"\x1f\x8b hunter2"), "it is no text in UTF-8"),
+        (Some(&long), "it is longer than 262144 bytes; let it fetch what is large"),
+    ] {
+        if let Some(content) = content {
+            std::fs::write(folder.path().join("first-start"), content).unwrap();
+        }
+        let (code, said) = plan();
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains("node \"n1\": user-data = ") && said.contains("first-start"), "{said}");
+        assert!(said.contains(told) && !said.contains("hunter2"), "{said}");
+    }
+    // What is good is planned: the key for that is asked for next.
+    std::fs::write(folder.path().join("first-start"), "#cloud-config\nhostname: a\n").unwrap();
+    let (code, said) = plan();
+    assert!(code == Some(1) && said.contains("cannot read the root key"), "{said}");
+    let top = format!("user-data = \"first-start\"\n{spec}");
+    std::fs::write(folder.path().join("rack.toml"), top).unwrap();
+    assert!(plan().1.contains("unknown key \"user-data\" in the spec"));
+    std::fs::write(folder.path().join("rack.toml"), spec.replace("first-start", " ")).unwrap();
+    assert!(plan().1.contains("names no file; leave it out"));
+}
+
 #[test]
 fn two_systems_of_one_bmc_are_two_nodes() {
     let folder = TempDir::new().unwrap();

@@ -18,7 +18,7 @@ use crate::bmc::MemoryPins;
 use crate::format::chunk_list::ChunkList;
 use crate::format::codec::Decoder;
 use crate::format::digest::chunk_digest;
-use crate::meta::Embedded;
+use crate::meta::{Embedded, Meta};
 use crate::model::Secret;
 use crate::rack::redfish::RedfishMachines;
 use crate::rack::{ConductorConfig, Machines, Pace};
@@ -32,6 +32,7 @@ struct Door {
     _folder: tempfile::TempDir,
     router: Router,
     state: ApiState,
+    meta: Arc<dyn Meta>,
 }
 
 impl Door {
@@ -61,13 +62,13 @@ impl Door {
             store,
             catalogue,
             conductor,
-            auth: Auth::open(meta, root, &master).await.unwrap(),
+            auth: Auth::open(meta.clone(), root, &master).await.unwrap(),
             gate: Arc::new(Nobody),
             boot,
             public_url: "https://127.0.0.1:9100".into(),
             certificate_pin: ShownPin::new([0xab; 32]),
         });
-        Self { _folder: folder, router: router(state.clone()), state }
+        Self { _folder: folder, router: router(state.clone()), state, meta }
     }
 
     async fn send(&self, request: Request<Body>) -> (StatusCode, Bytes) {

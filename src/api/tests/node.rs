@@ -127,15 +127,39 @@ async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     panic!("{what} did not happen within 20 s");
 }
 
+/// A text that did not come along, or that no node could use; neither is repeated.
+async fn refuses_bad_user_data(door: &Door, mut spec: Value) {
+    let (status, refused) = door.json(Method::POST, "/api/v1/jobs", json!({"spec": spec})).await;
+    assert!(
+        status == StatusCode::CONFLICT && refused.to_string().contains("did not come with the spec"),
+        "{status} {refused}"
+    );
+    spec["user-data"] = json!({"/racks/start": "hunter2"});
+    let (status, refused) = door.json(Method::POST, "/api/v1/jobs", json!({"spec": spec})).await;
+    let said = refused.to_string();
+    assert!(status == StatusCode::BAD_REQUEST && said.contains("#cloud-config") && !said.contains("hunter2"), "{said}");
+}
+
+/// With a job its user data is gone, and no row that is kept tells it.
+async fn forgot_user_data(door: &Door) {
+    for (key, row) in door.meta.scan(b"j/", b"j0", 100).await.unwrap() {
+        let tells = row.windows(7).any(|window| window == b"hunter2");
+        assert!(!key.starts_with(b"j/u/") && !tells, "{}", String::from_utf8_lossy(&key));
+    }
+}
+
 #[tokio::test]
 async fn a_token_opens_its_own_node_and_nothing_else() {
     let machine = Obedient::default();
     let door = Door::open_with(Arc::new(machine.clone()), Some(boot_media())).await;
     door.import("node@1", &content(1)).await;
     door.import("other@1", &content(2)).await;
-    let spec = json!({"name": "rack", "node": [{
-        "name": "n1", "bmc": "https://10.0.0.1", "image": "node@1", "disk": {"serial": "S1"}
+    let mut spec = json!({"name": "rack", "node": [{
+        "name": "n1", "bmc": "https://10.0.0.1", "image": "node@1", "disk": {"serial": "S1"}, "user-data": "/racks/start"
     }]});
+    refuses_bad_user_data(&door, spec.clone()).await;
+    let script = "#!/bin/sh\necho hunter2\n";
+    spec["user-data"] = json!({"/racks/start": script});
     let (status, started) = door.json(Method::POST, "/api/v1/jobs", json!({"spec": spec})).await;
     assert_eq!(status, StatusCode::CREATED, "{started}");
     let media = until("media", || machine.media.lock().unwrap().clone()).await;
@@ -157,7 +181,8 @@ async fn a_token_opens_its_own_node_and_nothing_else() {
     assert_eq!(order.image.to_string(), "node@1");
     let (status, volume) = ask(&door, token, "/agent/v1/seed", None).await;
     assert_eq!((status, volume.len()), (StatusCode::OK, seed::SEED_BYTES));
-    assert!(volume.windows(order.boot_token.len()).any(|window| window == order.boot_token.as_bytes()));
+    let holds = |text: &str| volume.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(holds(&order.boot_token) && holds(script));
 
     let (own, other) = (chunk_list(&door, "node@1").await, chunk_list(&door, "other@1").await);
     assert_eq!(ask(&door, token, "/api/v1/pull/images/node@1", None).await.0, StatusCode::OK);
@@ -182,12 +207,13 @@ async fn a_token_opens_its_own_node_and_nothing_else() {
     until("power off", || (!machine.on.load(Ordering::Relaxed)).then_some(())).await;
     for _ in 0..500 {
         let (_, view) = door.json(Method::GET, &format!("/api/v1/jobs/{job}"), Value::Null).await;
-        if view["state"] == "cancelled" {
+        if view["state"] == "cancelled" && !view["ended"].is_null() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(ask(&door, token, "/agent/v1/order", None).await.0, StatusCode::UNAUTHORIZED);
+    forgot_user_data(&door).await;
     assert_eq!(ask(&door, token, &own_pack, Some(&first)).await.0, StatusCode::UNAUTHORIZED);
     assert_eq!(door.send(get(path).body(Body::empty()).unwrap()).await.0, StatusCode::NOT_FOUND);
     assert_eq!(door.json(Method::DELETE, "/api/v1/images/node@1", Value::Null).await.0, StatusCode::NO_CONTENT);

@@ -5,7 +5,7 @@ use crate::format::boot_region::BootRegion;
 use crate::format::order::{self, Booted, Installed, Order, Progress, Report};
 use crate::job::token::{TokenKind, derive, is_token};
 use crate::job::{Fault, JobError, Step, TaskRow, TaskState};
-use crate::model::ImageRef;
+use crate::model::{ImageRef, Secret};
 use crate::rack::apply::conductor::Conductor;
 use crate::rack::apply::error::AgentError;
 use crate::sys::clock;
@@ -42,6 +42,15 @@ impl Conductor {
             wipe: task.work.wipe,
             boot_token: derive(secret, TokenKind::Boot),
         })
+    }
+
+    /// The user data for the seed of the node whose order it is; `None` where the job has none for it.
+    pub async fn user_data(&self, token: &str) -> Result<Option<Secret>, AgentError> {
+        let task = self.bearer(TokenKind::Install, token).await?;
+        if !task.install_open() {
+            return Err(refused_agent(&task, "no seed is to be written"));
+        }
+        self.journal().user_data(&task).await.map_err(AgentError::Internal)
     }
 
     /// Where the installation stands.

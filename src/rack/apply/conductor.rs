@@ -15,7 +15,7 @@ use crate::job::run::Drive;
 use crate::job::token::{TokenIndex, fresh_secret};
 use crate::job::{Hands as _, JobError, JobView, Journal, NodeView, Step};
 use crate::meta::Meta;
-use crate::model::{ImageRef, JobId, NodeName};
+use crate::model::{Digest, ImageRef, JobId, NodeName};
 use crate::rack::apply::error::RackError;
 use crate::rack::apply::evidence::EvidenceRoom;
 use crate::rack::apply::hands::{RackHands, Waiting};
@@ -141,7 +141,7 @@ impl Conductor {
                 known.insert(node.name.clone(), row);
             }
         }
-        let plan = plan::plan(&nodes, &survey, &known, &images, spec.parallel, spec.canaries);
+        let plan = plan::plan(&nodes, &survey, &known, &images, &spec.user_data, spec.parallel, spec.canaries);
         let problems: Vec<_> = plan.problems().map(|(node, problem)| (node.clone(), problem.clone())).collect();
         if !problems.is_empty() {
             return Err(RackError::Problems(problems));
@@ -178,7 +178,7 @@ impl Conductor {
         told.await.unwrap_or_else(|_| Err(stopped()))
     }
 
-    async fn begin(&self, spec: Spec, only: &[NodeName]) -> Result<JobId, RackError> {
+    async fn begin(&self, mut spec: Spec, only: &[NodeName]) -> Result<JobId, RackError> {
         for node in spec.select(only).map_err(RackError::Spec)? {
             if let Some(job) = self.journal().holder(&node.identity()).await.map_err(RackError::Job)? {
                 return Err(RackError::Job(JobError::Busy { node: node.name.clone(), job }));
@@ -191,6 +191,10 @@ impl Conductor {
         let decision = self.decide(&spec, only, surveyed).await?;
         let id = JobId(entropy::fresh_id());
         let tasks = decision.tasks(&spec, id);
+        // By its digest, beside the job: the spec's row is kept for good, and tells no secrets.
+        let texts = std::mem::take(&mut spec.user_data).into_values().map(|data| (data.sha256(), data.text().clone()));
+        let wanted = |digest: &Digest| tasks.iter().any(|task| task.work.user_data.as_ref() == Some(digest));
+        let texts = texts.filter(|(digest, _)| wanted(digest)).collect();
         let now = clock::now();
         let changing = |node: &NodeName| tasks.iter().any(|task| task.node == *node);
         let job = JobRow {
@@ -203,7 +207,7 @@ impl Conductor {
             unchanged: decision.plan.nodes.iter().map(|n| n.node.clone()).filter(|node| !changing(node)).collect(),
             spec: serde_json::to_value(&spec).expect("a spec is plain data, which always becomes JSON"),
         };
-        self.journal().begin(&job, &tasks).await.map_err(RackError::Job)?;
+        self.journal().begin(&job, &tasks, &texts).await.map_err(RackError::Job)?;
         tracing::info!(job = %id, rack = spec.name, nodes = tasks.len(), "job begins");
         self.start(&spec, tasks, false);
         Ok(id)
@@ -457,6 +461,7 @@ impl Decision {
                         disk: node.disk.clone(),
                         wipe: node.wipe,
                         bios: node.bios.clone(),
+                        user_data: planned.user_data.as_ref().map(|given| given.sha256),
                     },
                     state: TaskState::Queued,
                     step: Step::PowerOff,

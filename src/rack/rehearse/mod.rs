@@ -288,6 +288,7 @@ pub fn rack_of(count: usize) -> Spec {
             serial: None,
             slot: None,
             feed: None,
+            user_data: None,
             name: name.parse().ok()?,
         })
     };
@@ -299,5 +300,6 @@ pub fn rack_of(count: usize) -> Spec {
         canaries: 0,
         stop_after: None,
         timeouts: Timeouts::default(),
+        user_data: BTreeMap::new(),
     }
 }

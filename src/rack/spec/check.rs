@@ -84,7 +84,7 @@ pub(super) fn checked(raw: &RawSpec, places: &Places<'_>) -> Result<Spec, SpecEr
         nodes.push(checked_node(node, raw, places, &places.node(index, &node.name))?);
     }
     unique(&nodes, places)?;
-    Ok(Spec {
+    let spec = Spec {
         name: raw.name.clone(),
         nodes,
         parallel,
@@ -92,7 +92,10 @@ pub(super) fn checked(raw: &RawSpec, places: &Places<'_>) -> Result<Spec, SpecEr
         canaries: raw.install.canaries.unwrap_or(0),
         stop_after: raw.install.stop_after,
         timeouts,
-    })
+        user_data: raw.user_data.clone(),
+    };
+    spec.check_user_data()?;
+    Ok(spec)
 }
 
 fn checked_node(node: &RawNode, raw: &RawSpec, places: &Places<'_>, place: &str) -> Result<NodeSpec, SpecError> {
@@ -124,6 +127,10 @@ fn checked_node(node: &RawNode, raw: &RawSpec, places: &Places<'_>, place: &str)
     let serial = node.serial.as_deref().map(str::trim);
     if serial == Some("") {
         return Err(mistake("serial = \"\" is no serial number; leave it out, or write the machine's".to_owned()));
+    }
+    let user_data = node.user_data.as_ref().or(role.user_data.as_ref()).or(raw.install.user_data.as_ref());
+    if user_data.is_some_and(|file| file.trim().is_empty()) {
+        return Err(mistake("user-data = \"\" names no file; leave it out, or write the path of one".to_owned()));
     }
     // Each overrules what stands above it, setting by setting.
     let layers = [&raw.bios, &role.bios, &node.bios].into_iter().flatten();
@@ -157,6 +164,7 @@ fn checked_node(node: &RawNode, raw: &RawSpec, places: &Places<'_>, place: &str)
         wipe: node.wipe.or(role.wipe).or(raw.install.wipe).unwrap_or(Wipe::Blank),
         image,
         slot: node.slot,
+        user_data: user_data.map(|file| places.path(file)),
     })
 }
 

@@ -28,7 +28,7 @@ const ROLE: Table = Table {
     tables: &[("disk", DISK), ("bios", BIOS)],
     ..Table::new(
         "[role.NAME]",
-        &["username", "password-env", "password-file", "ca-file", "disk", "wipe", "image", "bios"],
+        &["username", "password-env", "password-file", "ca-file", "disk", "wipe", "image", "bios", "user-data"],
     )
 };
 
@@ -55,6 +55,7 @@ const NODE: Table = Table {
             "bios",
             "health",
             "record-console",
+            "user-data",
         ],
     )
 };
@@ -68,7 +69,16 @@ const SPEC: Table = Table {
             "install",
             Table::new(
                 "[install]",
-                &["wipe", "health", "record-console", "parallel", "parallel-per-feed", "canaries", "stop-after"],
+                &[
+                    "wipe",
+                    "health",
+                    "record-console",
+                    "user-data",
+                    "parallel",
+                    "parallel-per-feed",
+                    "canaries",
+                    "stop-after",
+                ],
             ),
         ),
         ("timeouts", Table::new("[timeouts]", &["bmc", "post", "stall", "install", "off", "boot"])),

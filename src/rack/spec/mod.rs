@@ -4,6 +4,7 @@
 mod check;
 mod keys;
 mod raw;
+mod user_data;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,6 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::format::order::{DiskSelector, Wipe};
 use crate::model::{ImageRef, NodeName};
+
+pub use user_data::{USER_DATA_MAX, UserData, UserDataFacts};
 
 /// Most nodes in one spec: their rows fit one metadata transaction.
 pub const NODES_MAX: usize = 200;
@@ -36,6 +39,8 @@ pub struct Spec {
     pub stop_after: Option<usize>,
     /// How long to wait for what.
     pub timeouts: Timeouts,
+    /// The content of the files of user data that nodes name, once [`Spec::with_user_data`] has read them.
+    pub user_data: BTreeMap<PathBuf, UserData>,
 }
 
 /// One node of a spec, with the defaults filled in.
@@ -71,6 +76,8 @@ pub struct NodeSpec {
     pub slot: Option<u16>,
     /// Which power feed it hangs from.
     pub feed: Option<String>,
+    /// The file with what its image is told at the first start.
+    pub user_data: Option<PathBuf>,
 }
 
 impl NodeSpec {

@@ -1,11 +1,12 @@
 //! The spec's shape in TOML and JSON, as people write it: everything optional that has a default.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::format::order::{DiskSelector, Wipe};
-use crate::rack::spec::{HealthGate, Login, NodeSpec, PasswordSource, Spec, SpecError, Timeouts, check};
+use crate::rack::spec::{HealthGate, Login, NodeSpec, PasswordSource, Spec, SpecError, Timeouts, UserData, check};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -28,6 +29,9 @@ pub(super) struct RawSpec {
     pub(super) role: BTreeMap<String, RawRole>,
     #[serde(default)]
     pub(super) node: Vec<RawNode>,
+    /// Content of files of user data, by path; in JSON alone.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) user_data: BTreeMap<PathBuf, UserData>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -52,6 +56,8 @@ pub(super) struct RawInstall {
     pub(super) health: Option<HealthGate>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) record_console: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) user_data: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) parallel: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -116,6 +122,8 @@ pub(super) struct RawRole {
     pub(super) wipe: Option<Wipe>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) image: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) user_data: Option<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) bios: BTreeMap<String, RawSetting>,
 }
@@ -156,6 +164,8 @@ pub(super) struct RawNode {
     pub(super) health: Option<HealthGate>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) record_console: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) user_data: Option<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) bios: BTreeMap<String, RawSetting>,
 }
@@ -182,6 +192,7 @@ impl From<Spec> for RawSpec {
                 wipe: None,
                 health: None,
                 record_console: None,
+                user_data: None,
                 parallel: Some(spec.parallel),
                 parallel_per_feed: spec.parallel_per_feed,
                 canaries: Some(spec.canaries),
@@ -198,6 +209,7 @@ impl From<Spec> for RawSpec {
             // Each node has what its role gave it.
             role: BTreeMap::new(),
             node: spec.nodes.into_iter().map(RawNode::from).collect(),
+            user_data: spec.user_data,
         }
     }
 }
@@ -229,6 +241,7 @@ impl From<NodeSpec> for RawNode {
             feed: node.feed,
             health: Some(node.health),
             record_console: Some(node.record_console),
+            user_data: node.user_data.map(|file| file.display().to_string()),
             bios: node.bios.into_iter().map(|(name, value)| (name, RawSetting::Text(value))).collect(),
         }
     }

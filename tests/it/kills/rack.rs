@@ -1,5 +1,6 @@
 //! An appliance is killed while it images twenty simulated nodes, whose agents and systems talk to its real ports: every job ends
-//! right, no node is started, given its medium, or imaged more often than without kills, and no session stays open at a BMC.
+//! right, no node is started, given its medium, or imaged more often than without kills, each is told the user data that its job began
+//! with, whatever becomes of the file, and no session stays open at a BMC.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -20,6 +21,14 @@ const JOB_LIMIT: Duration = Duration::from_secs(600);
 const PAUSE: Duration = Duration::from_millis(100);
 /// For the answer to a report to reach its node.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// The file of user data, beside the spec.
+const USER_DATA: &str = "first-start";
+
+/// What stands in it for one round's job.
+fn user_data(round: u64) -> String {
+    format!("#!/bin/sh\n# of round {round}\n")
+}
 
 /// One appliance that is killed, so often.
 struct Killed {
@@ -67,6 +76,8 @@ impl Killed {
                     break;
                 }
                 assert_eq!(jobs.len(), before + 1, "two jobs for one request");
+                // What the job began with is its own.
+                std::fs::write(self.server.path(USER_DATA), "#!/bin/sh\n# of another job\n").unwrap();
                 if jobs[0]["state"] != "running" {
                     return jobs[0].clone();
                 }
@@ -127,6 +138,7 @@ fn judge(job: &Value, image: &str, twins: &[Twin], before: &[Tally], nodes: &Nod
         }
         let disk = nodes.disk(name, |disk| disk.clone());
         assert_eq!((disk.writes, disk.boots), (round, round), "{name} was imaged or started more than once");
+        assert!(disk.was_told(&user_data(round)), "{name} was not told the user data of its job");
         assert_eq!(disk.image.unwrap().to_string(), image, "{name}");
     }
 }
@@ -143,6 +155,10 @@ fn a_rack_is_imaged_once_however_often_the_appliance_dies() {
         round += 1;
         let image = format!("os@{}", 1 + round % 2);
         write_spec(&killed.server, &twins, &image);
+        let spec = std::fs::read_to_string(killed.server.path("rack.toml")).unwrap();
+        let spec = spec.replace("[install]\n", &format!("[install]\nuser-data = \"{USER_DATA}\"\n"));
+        std::fs::write(killed.server.path("rack.toml"), spec).unwrap();
+        std::fs::write(killed.server.path(USER_DATA), user_data(round)).unwrap();
         let before: Vec<Tally> = twins.iter().map(Twin::tally).collect();
         let job = killed.play(Instant::now() + JOB_LIMIT);
         judge(&job, &image, &twins, &before, &nodes, round);

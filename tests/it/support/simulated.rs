@@ -22,6 +22,9 @@ pub(crate) const PASSWORD_ENV: &str = "BMC_PASSWORD";
 /// Between two tries to reach an appliance that is away.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Longest seed volume, in bytes.
+const SEED_MAX: usize = 16 << 20;
+
 /// What runs on the nodes.
 #[derive(Default)]
 pub(crate) struct Nodes {
@@ -35,6 +38,8 @@ pub(crate) struct Disk {
     url: String,
     pin: String,
     token: String,
+    /// Its seed volume.
+    pub(crate) seed: Vec<u8>,
     /// How often it was written.
     pub(crate) writes: u64,
     /// How often what is on it was started.
@@ -85,6 +90,13 @@ async fn region(machine: &Running, url: &str) -> Option<BootRegion> {
     None
 }
 
+impl Disk {
+    /// Whether this text stands in its seed.
+    pub(crate) fn was_told(&self, text: &str) -> bool {
+        self.seed.windows(text.len()).any(|window| window == text.as_bytes())
+    }
+}
+
 impl Nodes {
     /// Looks at one node's disk.
     pub(crate) fn disk<T>(&self, node: &str, change: impl FnOnce(&mut Disk) -> T) -> T {
@@ -95,6 +107,7 @@ impl Nodes {
         let region = region(machine, url).await?;
         let appliance = appliance(&region.url, &region.certificate_pin, &region.token);
         let order: Order = ask(machine, || appliance.get_json("/agent/v1/order")).await?;
+        let seed = ask(machine, || appliance.get("/agent/v1/seed", None, SEED_MAX)).await?;
         for part in 0..4 {
             let progress = Progress {
                 phase: Phase::Write,
@@ -111,6 +124,7 @@ impl Nodes {
             disk.image = Some(order.image.clone());
             (disk.url, disk.pin) = (region.url.clone(), region.certificate_pin.clone());
             disk.token = order.boot_token.clone();
+            disk.seed = seed.to_vec();
             disk.writes += 1;
         });
         let report = Report::Installed(Installed {

@@ -6,6 +6,7 @@ mod rehearse;
 mod watch;
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use crate::job::{JobState, JobView, NodeRow};
 use crate::model::{JobId, NodeName};
 use crate::rack::machine::PIN_CHANGED;
 use crate::rack::redfish::RedfishMachines;
-use crate::rack::spec::BmcAddress;
+use crate::rack::spec::{BmcAddress, USER_DATA_MAX};
 use crate::rack::survey::{self, Survey};
 use crate::rack::{JobRequest, Plan, Spec, SpecError, Started, show};
 use crate::sys::clock;
@@ -180,6 +181,21 @@ pub(super) fn read_spec(path: &Path, only: &[NodeName]) -> Result<Spec, CliError
     Ok(spec)
 }
 
+/// The same, with the user data that its nodes name.
+fn read_whole_spec(path: &Path, only: &[NodeName]) -> Result<Spec, CliError> {
+    with_user_data(read_spec(path, only)?)
+}
+
+/// Reads the user data that the nodes of a spec name.
+fn with_user_data(spec: Spec) -> Result<Spec, CliError> {
+    let read = |file: &Path| {
+        let mut bytes = Vec::new();
+        std::fs::File::open(file)?.take(USER_DATA_MAX as u64 + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    spec.with_user_data(read).map_err(|error| refused(&error))
+}
+
 /// Checks the text of the spec `path`; paths in it are taken from its folder.
 pub(super) fn parse_spec(text: &str, path: &Path) -> Result<Spec, CliError> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -224,7 +240,7 @@ fn survey_exit(survey: &Survey) -> Exit {
 }
 
 async fn fetch_plan(which: &Which, context: &Context) -> Result<(Spec, ApiClient, Plan), CliError> {
-    let spec = read(which)?;
+    let spec = read_whole_spec(&which.spec, &which.only)?;
     let api = context.api()?;
     let request = JobRequest { spec: spec.clone(), only: which.only.clone() };
     let plan: Plan = api.post_json("/api/v1/racks/plan", &request).await?;
@@ -247,7 +263,7 @@ async fn apply(which: &Which, yes: bool, wait: bool, context: &Context) -> Resul
         context.output.say("nothing was touched; give --yes to make these changes");
         return Ok(CHANGES);
     }
-    let spec = read(which)?;
+    let spec = read_whole_spec(&which.spec, &which.only)?;
     let api = context.api()?;
     let request = JobRequest { spec, only: which.only.clone() };
     let started: Started = api.post_json("/api/v1/jobs", &request).await?;

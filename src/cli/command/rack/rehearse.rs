@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::read_spec;
+use super::read_whole_spec;
 use crate::bmc::twin::Fault;
 use crate::cli::exit::{CliError, DONE, Exit, FAILED};
 use crate::cli::{Context, output};
@@ -56,7 +56,7 @@ pub(super) struct RehearseArgs {
 
 pub(super) async fn run(args: RehearseArgs, context: &Context) -> Result<Exit, CliError> {
     let spec = match (&args.spec, args.nodes) {
-        (Some(path), _) => read_spec(path, &[])?,
+        (Some(path), _) => read_whole_spec(path, &[])?,
         (None, count) => rack_of(count.unwrap_or(1).into()),
     };
     for (name, value) in [("--latency", args.latency), ("--post", args.post), ("--install", args.install)] {

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use self::board::{Action, Board, Key};
 use super::follow::follow;
-use super::{machines, read_spec};
+use super::{machines, read_spec, with_user_data};
 use crate::cli::command::bmc::console::{Parting, attend, size};
 use crate::cli::exit::{CliError, DONE, Exit, FAILED};
 use crate::cli::{ApiClient, Context, Output};
@@ -190,8 +190,11 @@ async fn act(spec: &Spec, api: &ApiClient, action: Action) -> News {
             Err(why) => News::Acted(format!("the light of {node} stays as it is: {why}"), Changed::Nothing),
         },
         Action::Retry(node) => {
-            let request = JobRequest { spec: spec.clone(), only: vec![node.clone()] };
-            let begun = api.post_json::<_, Started>("/api/v1/jobs", &request).await;
+            let begun = async {
+                let request = JobRequest { spec: with_user_data(spec.clone())?, only: vec![node.clone()] };
+                api.post_json::<_, Started>("/api/v1/jobs", &request).await
+            };
+            let begun = begun.await;
             News::Acted(
                 match begun {
                     Ok(started) => format!("job {} works on {node}", started.job),
