@@ -1,5 +1,5 @@
 //! The virtual rack, over real Redfish and real firmware: an appliance that is killed while a node writes its disk
-//! finishes the job after it is started again, and a damaged pack never becomes an imaged node.
+//! finishes the job after it is started again, each node runs its user data once, and a damaged pack never becomes an imaged node.
 //!
 //! Takes root, QEMU, and images that `cargo xtask image build` made; without them it says so and does nothing.
 
@@ -19,7 +19,10 @@ fn a_killed_appliance_goes_on_with_its_job() {
     let Some(rack) = Rack::up("crash", 2) else { return };
     let mut appliance = rack.serve();
     rack.done(&["image", "import", IMAGE, &rack.image()]);
+    rack.tell("#!/bin/sh\necho \"user data on $(cat /etc/hostname)\"\n");
     rack.done(&["rack", "apply", &rack.spec(), "--yes"]);
+    // The job has its own copy.
+    rack.tell("#!/bin/sh\necho \"user data of another job\"\n");
 
     rack.wait("a node to write its disk", |status| {
         nodes(status).iter().any(|node| {
@@ -47,6 +50,8 @@ fn a_killed_appliance_goes_on_with_its_job() {
         let starts = rack.console(name);
         let starts: Vec<&str> = starts.lines().filter(|line| line.contains("BdsDxe: starting")).collect();
         assert_eq!(starts.len(), 2, "{name} was to start once from the boot image and once from its disk: {starts:?}");
+        rack.says(name, &format!("user data on {name}"));
+        assert!(!rack.console(name).contains("of another job"), "{name} ran the user data of another job");
     }
     rack.stop(appliance);
 }
@@ -131,6 +136,25 @@ impl Rack {
     fn console(&self, node: &str) -> String {
         let bytes = std::fs::read(self.dir.join(format!("log/{node}.console"))).unwrap();
         String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Has the spec name this user data.
+    fn tell(&self, text: &str) {
+        std::fs::write(self.dir.join("first-start"), text).unwrap();
+        let spec = std::fs::read_to_string(self.spec()).unwrap();
+        if !spec.contains("user-data") {
+            let spec = spec.replace("[install]\n", "[install]\nuser-data = \"first-start\"\n");
+            std::fs::write(self.spec(), spec).unwrap();
+        }
+    }
+
+    /// Waits until a node's console has shown this.
+    fn says(&self, node: &str, text: &str) {
+        let limit = Instant::now() + Duration::from_secs(120);
+        while !self.console(node).contains(text) {
+            assert!(Instant::now() < limit, "{node} never said {text:?}: {}", self.console(node));
+            std::thread::sleep(Duration::from_millis(250));
+        }
     }
 
     fn enter(&self, program: impl AsRef<Path>) -> Command {
