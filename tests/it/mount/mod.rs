@@ -162,6 +162,22 @@ fn shows_what_was_put_whole_and_in_ranges() {
     mounted.stop();
 }
 
+/// Small images have no CA certificates, and plain HTTP needs none.
+#[test]
+fn no_authority_is_needed_over_plain_http() {
+    let server = Server::start();
+    server.run(&["bucket", "create", "data"]);
+    std::fs::write(server.path("given"), "without authorities").unwrap();
+    let (given, taken) = (server.path("given"), server.path("taken"));
+    for args in [["put", given.to_str().unwrap(), "data/a"], ["get", "data/a", taken.to_str().unwrap()]] {
+        let mut bare = server.program();
+        bare.env("SSL_CERT_FILE", "/nonexistent").env("SSL_CERT_DIR", "/nonexistent").args(args);
+        let output = bare.output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert_eq!(std::fs::read_to_string(&taken).unwrap(), "without authorities");
+}
+
 #[test]
 fn readers_go_on_when_the_appliance_is_killed_and_comes_back() {
     if !can_mount() {
