@@ -176,6 +176,12 @@ fn no_authority_is_needed_over_plain_http() {
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
     assert_eq!(std::fs::read_to_string(&taken).unwrap(), "without authorities");
+    // There is nothing at that address, which is more than a client that cannot be made finds out.
+    let mut bare = server.program();
+    bare.env("SSL_CERT_FILE", "/nonexistent").env("SSL_CERT_DIR", "/nonexistent");
+    let away = ["mount", "data", "/mnt", "--cache-size", "0", "--patience", "1s", "--s3-url", "http://127.0.0.1:9"];
+    let said = String::from_utf8(bare.args(away).output().unwrap().stderr).unwrap();
+    assert!(said.contains("cannot reach data at http://127.0.0.1:9"), "{said}");
 }
 
 #[test]
