@@ -1,5 +1,6 @@
 //! `bedplate serve` in the lab, and commands to it.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -50,6 +51,31 @@ impl<'a> Appliance<'a> {
     pub fn ask(&self, words: &[&str]) -> Result<Value> {
         let text = shell::output(self.command(words).args(["--output", "json"]))?;
         serde_json::from_str(&text).with_context(|| format!("`bedplate {}` printed no JSON: {text}", words.join(" ")))
+    }
+
+    /// The program that it runs.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Gives a bucket a policy, as its owner, over S3.
+    pub fn set_policy(&self, bucket: &str, policy: &Value) -> Result<()> {
+        let text = std::fs::read_to_string(self.data.join("root-credentials.toml"))?;
+        let root: toml::Table = toml::from_str(&text).context("root-credentials.toml is no TOML")?;
+        let of = |key: &str| root.get(key).and_then(toml::Value::as_str).with_context(|| format!("root has no {key}"));
+        let mut curl = self.lab.command("/usr/bin/curl".as_ref());
+        curl.args(["--silent", "--show-error", "--fail-with-body", "--max-time", "30", "--request", "PUT"]);
+        curl.args(["--aws-sigv4", "aws:amz:us-east-1:s3", "--config", "-", "--data-binary", &policy.to_string()]);
+        curl.args(["--header", "Content-Type: application/json", "--header", "x-amz-content-sha256: UNSIGNED-PAYLOAD"]);
+        curl.arg(format!("http://{}:9000/{bucket}?policy=", self.lab.address));
+        // On its standard input: a command line can be seen by everyone.
+        let user = format!("user = \"{}:{}\"\n", of("access_key")?, of("secret_key")?);
+        let mut curl = curl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
+        curl.stdin.take().context("curl has no standard input")?.write_all(user.as_bytes())?;
+        let done = curl.wait_with_output()?;
+        ensure!(done.status.success(), "the policy of {bucket} was refused: {}", String::from_utf8_lossy(&done.stdout));
+        println!("$ curl --request PUT --data-binary '{policy}' http://.../{bucket}?policy");
+        Ok(())
     }
 
     /// Ends it as a power loss would.

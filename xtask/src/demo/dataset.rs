@@ -3,13 +3,19 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+
+use crate::shell;
 
 /// Files of each kind.
 const FILES: u64 = 8;
 /// Bytes of one file.
 const BYTES: usize = 8 << 20;
+
+/// The list of all files with their SHA-256, in the dataset itself, as `sha256sum` writes it.
+pub const SUMS: &str = "SHA256SUMS";
 
 /// Writes the dataset and returns how many bytes it has.
 pub fn generate(folder: &Path) -> Result<u64> {
@@ -31,7 +37,25 @@ pub fn generate(folder: &Path) -> Result<u64> {
             total += content.len() as u64;
         }
     }
+    total += list(folder)?;
     Ok(total)
+}
+
+/// Writes the list of digests, by name, and returns its length.
+fn list(folder: &Path) -> Result<u64> {
+    let mut names: Vec<PathBuf> = digests(folder)?.into_keys().collect();
+    // Byte by byte, as `sort` has them on a node, and not part by part.
+    names.sort_by(|one, other| one.as_os_str().cmp(other.as_os_str()));
+    let text = shell::output(Command::new("sha256sum").args(names).current_dir(folder))?;
+    std::fs::write(folder.join(SUMS), &text)?;
+    Ok(text.len() as u64)
+}
+
+/// How many bytes the files have that the list names.
+pub fn listed_bytes(folder: &Path) -> Result<u64> {
+    let text = std::fs::read_to_string(folder.join(SUMS))?;
+    let names = text.lines().filter_map(|line| line.split_once("  ").map(|(_, name)| name));
+    names.map(|name| Ok(std::fs::metadata(folder.join(name))?.len())).sum()
 }
 
 /// Fails unless both folders hold the same files.

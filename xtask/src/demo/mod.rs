@@ -1,6 +1,6 @@
-//! The main job on a virtual rack, as a technician, a cluster and a pipeline do it: survey, plan, apply; the nodes boot
-//! the agent, are imaged from the store, and boot their disks; then a dataset is put, and read back. It ends with one
-//! screen of times, bytes and ratios, exits with an error when anything failed, and always takes the rack down.
+//! The main job on a virtual rack, as a technician and a cluster do it: a dataset is put, read back, and snapshotted; survey, plan,
+//! apply; the nodes boot the agent, are imaged from the store, and boot their disks; then each mounts the snapshot, reads it like a
+//! training job, saves a checkpoint and reads another's back. It ends with one screen of times, bytes and ratios, exits with an error when anything failed, and always takes the rack down.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,6 +13,7 @@ use crate::lab::{self, Lab};
 use crate::{image, install, shell};
 
 mod appliance;
+mod cluster;
 mod dataset;
 mod summary;
 
@@ -20,6 +21,8 @@ use appliance::Appliance;
 use summary::Summary;
 
 const BUCKET: &str = "corpus";
+/// Where in the bucket the dataset is that the nodes read.
+const FOLDER: &str = "first";
 
 /// How the demonstration is played.
 #[derive(clap::Args)]
@@ -33,6 +36,9 @@ pub struct Arguments {
     /// Kill the appliance with SIGKILL while a node is writing its disk, and start it again
     #[arg(long)]
     crash: bool,
+    /// End when the nodes are imaged: no mounts and no checkpoints
+    #[arg(long)]
+    no_cluster: bool,
     /// Play it with this `bedplate` instead of building one
     #[arg(long, value_name = "FILE")]
     bedplate: Option<PathBuf>,
@@ -91,6 +97,15 @@ fn play(
     summary.step("image imported", started);
     let imported = appliance.ask(&["store", "stats"])?;
     summary.imported(&imported);
+    let work = dir.join("state");
+    let dataset = serve_data(&appliance, &work, summary)?;
+    let cluster = if arguments.no_cluster {
+        None
+    } else {
+        say("a snapshot of it, a key for the nodes, and what they do at their first start");
+        Some(cluster::prepare(&appliance, &lab, BUCKET, FOLDER, &dataset)?)
+    };
+    say("the rack: survey, plan, apply");
     appliance.show(&["rack", "survey", &spec])?;
     appliance.show(&["rack", "plan", &spec])?;
 
@@ -104,7 +119,10 @@ fn play(
     summary.step("rack applied", started);
     nodes(&appliance.ask(&["rack", "status", &spec])?, &lab, summary)?;
 
-    serve_data(&appliance, &dir.join("state"), summary)?;
+    if let Some(cluster) = cluster {
+        say("the nodes train: two epochs over the mounted snapshot, checkpoints saved and read back");
+        cluster.finish(&appliance, &lab, &work, summary)?;
+    }
     appliance.stop()
 }
 
@@ -125,8 +143,8 @@ fn nodes(status: &Value, lab: &Lab, summary: &mut Summary) -> Result<()> {
     Ok(())
 }
 
-/// What a cluster does: put a dataset, put it again under another name, get it back, and compare.
-fn serve_data(appliance: &Appliance<'_>, work: &Path, summary: &mut Summary) -> Result<()> {
+/// A dataset is put, put again under another name, got back, and compared. Answers the folder that it was put from.
+fn serve_data(appliance: &Appliance<'_>, work: &Path, summary: &mut Summary) -> Result<PathBuf> {
     say("a dataset of 200 MB: put, get, compare");
     let (given, taken) = (work.join("dataset"), work.join("dataset-back"));
     let bytes = dataset::generate(&given)?;
@@ -138,14 +156,14 @@ fn serve_data(appliance: &Appliance<'_>, work: &Path, summary: &mut Summary) -> 
         summary.moved(label, bytes, started);
         Ok(())
     };
-    put("first", "dataset put")?;
+    put(FOLDER, "dataset put")?;
     put("second", "same dataset put again")?;
     let started = Instant::now();
-    appliance.show(&["get", "--recursive", &format!("{BUCKET}/first/"), &taken.to_string_lossy()])?;
+    appliance.show(&["get", "--recursive", &format!("{BUCKET}/{FOLDER}/"), &taken.to_string_lossy()])?;
     summary.moved("dataset got back", bytes, started);
     dataset::compare(&given, &taken)?;
     summary.stored(&appliance.ask(&["store", "stats", "--bucket", BUCKET])?);
-    Ok(())
+    Ok(given)
 }
 
 /// Kills the appliance with SIGKILL while a node is writing its disk, and starts it again.
@@ -169,10 +187,13 @@ fn crash(appliance: &mut Appliance<'_>, spec: &str, apply: &mut Child) -> Result
     appliance.restart()
 }
 
+/// Static, because the nodes run it too, whatever libraries their image has.
 fn build() -> Result<PathBuf> {
-    let mut cargo = shell::cargo(&["build", "--quiet", "--release", "--ignore-rust-version"]);
-    shell::show(cargo.args(["--package", "bedplate", "--bin", "bedplate"]).current_dir(shell::root()))?;
-    Ok(shell::target().join("release/bedplate"))
+    let mut cargo = shell::cargo(&["build", "--quiet", "--release", "--ignore-rust-version", "--package", "bedplate"]);
+    cargo.args(["--bin", "bedplate", "--target", image::TRIPLE]);
+    cargo.env("RUSTFLAGS", "-C target-feature=+crt-static").current_dir(shell::root());
+    shell::show(&mut cargo)?;
+    Ok(shell::target().join(image::TRIPLE).join("release/bedplate"))
 }
 
 fn say(text: &str) {

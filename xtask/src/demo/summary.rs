@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::cluster::Outcome;
+
 /// What was measured.
 #[derive(Default)]
 pub struct Summary {
@@ -68,6 +70,32 @@ impl Summary {
         );
     }
 
+    /// What a node did with the dataset, which has so many bytes, and its checkpoint.
+    pub fn trained(&mut self, outcome: &Outcome, dataset: u64, checkpoint: u64) {
+        for (number, epoch) in (1..).zip(&outcome.epochs) {
+            self.line(
+                &format!("{} epoch {number}", outcome.node),
+                format!(
+                    "{} read in {}; {} over the network, {} from the node's disk",
+                    mb(dataset),
+                    pace(dataset, epoch.milliseconds),
+                    mb(epoch.network_bytes),
+                    mb(epoch.cache_bytes)
+                ),
+            );
+        }
+        self.line(
+            &format!("{} checkpoint", outcome.node),
+            format!(
+                "{} saved in {}; that of {} read back in {}",
+                mb(checkpoint),
+                pace(checkpoint, outcome.saved.milliseconds),
+                outcome.read_back.node,
+                pace(checkpoint, outcome.read_back.milliseconds)
+            ),
+        );
+    }
+
     /// Prints it.
     pub fn print(&self, total: Duration) {
         println!("\n== done");
@@ -85,6 +113,11 @@ impl Summary {
 
 fn number(value: &Value, key: &str) -> u64 {
     value[key].as_u64().unwrap_or(0)
+}
+
+fn pace(bytes: u64, milliseconds: u64) -> String {
+    let seconds = milliseconds.max(1) as f64 / 1e3;
+    format!("{seconds:.1} s ({:.1} MB/s)", bytes as f64 / 1e6 / seconds)
 }
 
 fn mb(bytes: u64) -> String {

@@ -22,6 +22,9 @@ mod uki;
 
 use recipe::Recipe;
 
+/// What static programs are built for.
+pub const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+
 /// What to do with images.
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -123,7 +126,6 @@ fn describe(recipe: &Recipe, file: &Path, kernel: String) -> Result<ImageFile> {
 
 /// Builds the static agent and returns its path.
 pub fn agent() -> Result<PathBuf> {
-    const TRIPLE: &str = "x86_64-unknown-linux-gnu";
     let mut cargo = shell::cargo(&["build", "--quiet", "--ignore-rust-version", "--package", "bedplate"]);
     cargo.args(["--no-default-features", "--bin", "bedplate-agent", "--profile", "agent", "--target", TRIPLE]);
     cargo.env("RUSTFLAGS", "-C target-feature=+crt-static").current_dir(shell::root());

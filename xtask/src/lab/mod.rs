@@ -173,7 +173,7 @@ pub fn down(dir: &Path) -> Result<()> {
             std::fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
     }
-    for name in ["rack.toml", "lab.toml", "enter", "bmc-password"] {
+    for name in ["rack.toml", "lab.toml", "enter", "bmc-password", "first-start"] {
         let path = dir.join(name);
         if path.exists() {
             std::fs::remove_file(&path)?;
