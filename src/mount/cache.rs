@@ -6,8 +6,8 @@
 //!
 //! Of snapshots, recipes are kept too, each in a file of its own that begins with a hash of its name and what it holds.
 //!
-//! Writes go behind the readers: a thread does them, and what it cannot keep up with is not kept. Long ones go past the page
-//! cache: what was read is there as the mounted file's already.
+//! Writes go behind the readers: a thread does them, and what it cannot keep up with is not kept. What is long is written and read
+//! past the page cache: it is there as the mounted file's already, or will be.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _};
@@ -32,7 +32,9 @@ const LAYOUT: &str = "v2";
 const MARK_EVERY: Duration = Duration::from_secs(600);
 /// Bytes that wait to be written, at most.
 const QUEUE: u64 = 32 * 1024 * 1024;
-/// Bytes from which a write goes past the page cache, where it can.
+/// The flag that goes past the page cache.
+const DIRECT: i32 = OFlags::DIRECT.bits().cast_signed();
+/// Bytes from which a read or a write does, where it can.
 const DIRECT_MIN: usize = 256 * 1024;
 /// Bytes that a recipe's file begins with, before the recipe.
 const CHECK: usize = 32;
@@ -96,11 +98,18 @@ impl Cache {
     /// Reads bytes of a group's file into `out`, which is zeros, and stays so where there are none; whether there is such a file.
     /// Blocks.
     pub(super) fn read(&self, group: &Digest, offset: u64, out: &mut [u8]) -> bool {
-        let Ok(file) = File::open(self.inner.path(&hex::encode(group.0))) else { return false };
-        let mut at = 0;
+        let path = self.inner.path(&hex::encode(group.0));
+        let Ok(file) = File::open(&path) else { return false };
+        let mut done = 0;
+        let direct = direct_len(offset, out);
+        if direct > 0
+            && let Ok(file) = OpenOptions::new().read(true).custom_flags(DIRECT).open(&path)
+        {
+            done = read_blocks(&file, offset, &mut out[..direct]);
+        }
         // What a disk cannot read is not here.
-        while let Ok(read @ 1..) = file.read_at(&mut out[at..], offset + at as u64) {
-            at += read;
+        while let Ok(read @ 1..) = file.read_at(&mut out[done..], offset + done as u64) {
+            done += read;
         }
         mark_used(&file);
         true
@@ -163,13 +172,13 @@ impl Inner {
         let direct = if is_late || is_all { 0 } else { direct_len(offset, bytes) };
         let mut done = 0;
         if direct > 0
-            && let Ok(file) = self.open(name, OFlags::DIRECT)
+            && let Ok(file) = self.open(name, DIRECT)
             && file.write_all_at(&bytes[..direct], offset).is_ok()
         {
             done = direct;
         }
         if done < bytes.len() {
-            let file = self.open(name, OFlags::empty())?;
+            let file = self.open(name, 0)?;
             file.write_all_at(&bytes[done..], offset + done as u64)?;
             if is_all {
                 file.set_len(bytes.len() as u64)?;
@@ -179,10 +188,10 @@ impl Inner {
         Ok(())
     }
 
-    fn open(&self, name: &str, flags: OFlags) -> io::Result<File> {
+    fn open(&self, name: &str, flags: i32) -> io::Result<File> {
         let path = self.path(name);
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false).custom_flags(flags.bits().cast_signed());
+        options.write(true).create(true).truncate(false).custom_flags(flags);
         match options.open(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 fs::create_dir_all(path.parent().unwrap_or(&self.folder))?;
@@ -242,6 +251,19 @@ fn write_behind(cache: &std::sync::Weak<Inner>, jobs: &Receiver<Job>) {
 fn direct_len(offset: u64, bytes: &[u8]) -> usize {
     let fits = offset.is_multiple_of(ALIGN as u64) && bytes.as_ptr().addr().is_multiple_of(ALIGN);
     if fits && bytes.len() >= DIRECT_MIN { bytes.len() / ALIGN * ALIGN } else { 0 }
+}
+
+/// Reads whole blocks, as far as there are any; answers how many bytes that are.
+fn read_blocks(file: &File, offset: u64, out: &mut [u8]) -> usize {
+    let mut at = 0;
+    while let Ok(read @ 1..) = file.read_at(&mut out[at..], offset + at as u64) {
+        at += read;
+        if !read.is_multiple_of(ALIGN) {
+            // The file's end.
+            break;
+        }
+    }
+    at
 }
 
 fn recipe_file(name: &Digest) -> String {
@@ -305,9 +327,16 @@ mod tests {
             cache.keep(&group(number), offset + len as u64, bytes.slice(..kept));
             cache.keep(&group(number), offset, bytes.clone());
             cache.settle();
-            let mut out = vec![0; len + kept];
-            assert!(cache.read(&group(number), offset, &mut out));
-            assert!(out[..len] == bytes[..] && out[len..] == bytes[..kept], "at {offset}");
+            // Into memory that is aligned, and not; as far as there is something, and beyond.
+            for (into, more) in [(0, 0), (1, 0), (0, 3 * ALIGN), (0, 5)] {
+                let mut out = Aligned::zeroed(into + len + kept + more);
+                let out = &mut out[into..];
+                assert_eq!(direct_len(offset, out) > 0, into == 0 && offset != 5);
+                assert!(cache.read(&group(number), offset, out));
+                let (long, rest) = out.split_at(len);
+                assert!(*long == bytes[..] && rest[..kept] == bytes[..kept], "at {offset}");
+                assert!(rest[kept..].iter().all(|byte| *byte == 0), "at {offset}");
+            }
         }
     }
 

@@ -90,6 +90,7 @@ pub const CLIENTS: &[Client] = &[
     client("datasets", Cost::Medium, &DATA, Work::Script("hf_datasets.py")),
     client("object-store", Cost::Medium, &AWS, Work::Program("object_store_suite")),
     client("aws-sdk-rust", Cost::Medium, &AWS, Work::Program("aws_sdk")),
+    client("boto3-batches", Cost::Small, &AWS, Work::Script("boto3_batches.py")),
     client("python-datasets", Cost::Medium, &DATA, Work::Script("python_datasets.py")),
     Client { patience: 600, ..client("torch", Cost::Large, &TORCH, Work::Script("torch_connector.py")) },
     Client { patience: 600, ..client("python-torch", Cost::Large, &TORCH, Work::Script("python_torch.py")) },
