@@ -20,6 +20,8 @@ pub enum Fault {
     RelyOnDamage = 16,
     /// The scrub believes that a pack's chunks are what their digests say.
     SkipCompare = 32,
+    /// The collector does not follow what only snapshots show.
+    ForgetSnapshots = 64,
 }
 
 /// The bugs that are switched on; clones share them.

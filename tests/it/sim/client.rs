@@ -37,6 +37,11 @@ impl Client {
             if self.random.chance(400) {
                 tokio::time::sleep(Duration::from_millis(self.random.spread(200))).await;
             }
+            let snapshots = self.setup.snapshots;
+            if snapshots > 0 && self.random.chance(snapshots) {
+                self.snapshot().await?;
+                continue;
+            }
             let habits = self.setup.habits;
             match self.random.weighted(&habits) {
                 0 => self.put().await?,

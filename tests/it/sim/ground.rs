@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bedplate::format::manifest::Term;
 use bedplate::format::pack::Directory;
-use bedplate::format::row::{Body, ObjectRow, PackRow, PackState, PartRow, decode_location, decode_terms, key};
-use bedplate::model::PackId;
+use bedplate::format::row::{
+    Body, BucketRow, ObjectRow, PackRow, PackState, PartRow, SnapshotRow, decode_location, decode_terms, key,
+};
+use bedplate::model::{BucketName, ObjectKey, PackId};
 
 use super::decay::Decay;
 use super::model::{Place, Violation, WRITE};
@@ -37,6 +39,8 @@ pub(super) struct Ground {
     uploads: BTreeSet<Vec<u8>>,
     parted: BTreeSet<Vec<u8>>,
     filling: usize,
+    /// Rows of what objects were that no snapshot shows.
+    forgotten: Vec<String>,
 }
 
 /// All rows whose keys begin so, without that beginning.
@@ -54,9 +58,34 @@ pub(super) fn path(pack: PackId) -> String {
     format!("{:02x}/{pack}.pack", pack.0[15])
 }
 
+/// The row that a key of a bucket, a branch or a snapshot shows.
+fn row_of(rows: &Rows, (name, object): &Place) -> Option<ObjectRow> {
+    let (bucket, at) = match name.snapshot() {
+        None => (name.clone(), None),
+        Some((bucket, snapshot)) => {
+            let row = SnapshotRow::decode(rows.get(&key::snapshot(&bucket, &snapshot))?).ok()?;
+            (bucket, Some(row.epoch))
+        }
+    };
+    let row = BucketRow::decode(rows.get(&key::bucket(&bucket))?).ok()?;
+    let below = row.origins.into_iter().map(|origin| (origin.bucket, Some(origin.epoch)));
+    let mut layers = std::iter::once((bucket, at)).chain(below);
+    layers.find_map(|(bucket, at)| row_in(rows, &bucket, object, at)).filter(|row| !row.is_tombstone())
+}
+
+/// The row of a bucket's key as it is, or as it was in an epoch.
+fn row_in(rows: &Rows, bucket: &BucketName, object: &ObjectKey, at: Option<u64>) -> Option<ObjectRow> {
+    let now = rows.get(&key::object(bucket, object)).and_then(|row| ObjectRow::decode(row).ok());
+    let Some(epoch) = at else { return now };
+    let prefix = key::past_of(bucket, object);
+    let replaced = |(key, _): &(&[u8], &[u8])| <[u8; 8]>::try_from(*key).is_ok_and(|at| u64::from_be_bytes(at) > epoch);
+    let past = under(rows, &prefix).find(replaced).and_then(|(_, row)| ObjectRow::decode(row).ok());
+    now.into_iter().chain(past).find(|row| row.epoch <= epoch)
+}
+
 /// The terms of an object; none where there is none, or it is not of this write.
-pub(super) fn terms_of(rows: &Rows, (bucket, object): &Place, write: Option<u64>) -> Option<Vec<Term>> {
-    let row = ObjectRow::decode(rows.get(&key::object(bucket, object))?).ok()?;
+pub(super) fn terms_of(rows: &Rows, place: &Place, write: Option<u64>) -> Option<Vec<Term>> {
+    let row = row_of(rows, place)?;
     if write.is_some_and(|write| row.described.headers.get(WRITE) != Some(&write.to_string())) {
         return None;
     }
@@ -82,6 +111,7 @@ impl Ground {
             uploads: BTreeSet::new(),
             parted: BTreeSet::new(),
             filling: under(rows, b"f/").count(),
+            forgotten: Vec::new(),
         };
         for name in volume.files().keys() {
             let pack = name.split_once('/').and_then(|(_, file)| file.strip_suffix(".pack")?.parse().ok());
@@ -121,6 +151,17 @@ impl Ground {
             let row = ObjectRow::decode(value).map_err(|error| error.to_string())?;
             let name = String::from_utf8_lossy(key).replace('\0', "/");
             self.root(rows, &row.body).map_err(|what| format!("{name}: {what}"))?;
+        }
+        for (key, value) in under(rows, b"h/") {
+            let row = ObjectRow::decode(value).map_err(|error| error.to_string())?;
+            let past = [b"h/", key].concat();
+            let (bucket, object, replaced) = key::read_past(&past).map_err(|error| error.to_string())?;
+            let name = format!("{}/{}", String::from_utf8_lossy(bucket), String::from_utf8_lossy(&object));
+            self.root(rows, &row.body).map_err(|what| format!("{name}, replaced in epoch {replaced}: {what}"))?;
+            let bucket = rows.get(&[b"b/", bucket].concat()).and_then(|row| BucketRow::decode(row).ok());
+            if !bucket.is_some_and(|bucket| bucket.snapshots.iter().any(|at| (row.epoch..replaced).contains(at))) {
+                self.forgotten.push(name);
+            }
         }
         for (key, value) in under(rows, b"u/") {
             match key.strip_prefix(b"p/") {
@@ -181,6 +222,9 @@ impl Ground {
         let orphans = self.orphans();
         if !orphans.is_empty() && orphans.len() <= self.packs.len() {
             return Err(format!("no row names {orphans:?}"));
+        }
+        if let Some(name) = self.forgotten.first() {
+            return Err(format!("what {name} was is kept, and no snapshot shows it"));
         }
         if self.filling > 0 {
             return Err(format!("{} packs are still to be sealed", self.filling));

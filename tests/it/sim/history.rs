@@ -146,6 +146,25 @@ impl History {
         Ok(())
     }
 
+    /// A read has taken effect, whenever its end tells what it saw. Answers all that it can have seen.
+    pub(super) fn happened(&mut self, id: CallId) -> BTreeSet<Option<VersionId>> {
+        self.states = self.closure().into_iter().filter(|state| state.done.contains_key(&id)).collect();
+        let ends = self.states.iter().filter_map(|state| state.done.get(&id));
+        ends.filter_map(|end| if let End::Saw(seen) = end { Some(seen.clone()) } else { None }).collect()
+    }
+
+    /// Nobody will hear what a read saw.
+    pub(super) fn forget(&mut self, id: CallId) {
+        self.open.remove(&id);
+        let states = std::mem::take(&mut self.states).into_iter();
+        self.states = states
+            .map(|mut state| {
+                state.done.remove(&id);
+                state
+            })
+            .collect();
+    }
+
     /// Nothing is under way any more: calls that did not end have had their effect by now, or never will.
     pub(super) fn settle(&mut self) {
         let states = self.closure();
@@ -236,6 +255,28 @@ mod tests {
         history.end(3, &End::Saw(None)).unwrap();
         history.begin(4, Call::Read);
         assert!(history.end(4, &End::Saw(Some(id(1)))).is_err());
+    }
+
+    #[test]
+    fn a_read_that_has_happened_sees_nothing_that_comes_later() {
+        let mut history = History::default();
+        history.begin(1, write(1));
+        history.begin(2, Call::Read);
+        assert_eq!(history.happened(2), BTreeSet::from([None, Some(id(1))]));
+        history.begin(3, write(3));
+        history.end(3, &End::Wrote(id(3))).unwrap();
+        assert!(history.end(2, &End::Saw(Some(id(3)))).is_err());
+    }
+
+    #[test]
+    fn a_read_that_is_forgotten_binds_nobody() {
+        let mut history = History::default();
+        history.begin(1, Call::Read);
+        history.happened(1);
+        history.forget(1);
+        history.begin(2, write(2));
+        history.end(2, &End::Wrote(id(2))).unwrap();
+        assert_eq!(history.possible(), [Some(id(2))]);
     }
 
     #[test]

@@ -82,11 +82,12 @@ impl Client {
 
     /// Collects until nothing is left to do.
     pub(super) async fn tidy(&mut self) -> Result<(), Violation> {
+        self.end_removals().await?;
         self.collect(GcOptions { dry_run: false, rounds: ROUNDS, seal: true, gentle: false }).await
     }
 
-    /// Deletes all objects and aborts all uploads.
-    pub(super) async fn clear(&mut self) -> Result<(), Violation> {
+    /// Removes all snapshots and branches, deletes all objects and aborts all uploads. False where something stays until the next start.
+    pub(super) async fn clear(&mut self) -> Result<bool, Violation> {
         for place in self.setup.places.clone() {
             self.delete_one(&place).await?;
         }
@@ -94,7 +95,7 @@ impl Client {
             self.abort(id).await?;
         }
         match self.model.uploads(|uploads| uploads.len()) {
-            0 => Ok(()),
+            0 => self.clear_shelf().await,
             left => Err(format!("{left} uploads could not be aborted")),
         }
     }

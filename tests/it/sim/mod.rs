@@ -3,12 +3,14 @@
 
 mod audit;
 mod body;
+mod branches;
 mod client;
 mod content;
 mod decay;
 mod ears;
 mod ground;
 mod history;
+mod inventory;
 mod keeper;
 mod model;
 mod pass;
@@ -17,6 +19,8 @@ mod rows;
 mod run;
 mod scene;
 mod setup;
+mod shelf;
+mod snapshots;
 mod trust;
 mod upload;
 mod volume;
@@ -149,6 +153,12 @@ fn reliance_on_damage_is_found() {
 #[test]
 fn a_skipped_comparison_is_found() {
     is_found(Fault::SkipCompare);
+}
+
+/// A collector that does not follow what only a snapshot shows takes its chunks away.
+#[test]
+fn a_forgotten_snapshot_is_found() {
+    is_found(Fault::ForgetSnapshots);
 }
 
 /// The same seed does the same, to the last operation.

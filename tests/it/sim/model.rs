@@ -134,6 +134,18 @@ impl Model {
         inner.histories.entry(place.clone()).or_default().nothing_happened(id).map_err(impossible(place))
     }
 
+    /// A read has taken effect: all that it can have seen.
+    pub(super) fn happened(&self, place: &Place, id: CallId) -> Result<BTreeSet<Option<VersionId>>, Violation> {
+        let mut inner = self.inner.borrow_mut();
+        let seen = inner.histories.entry(place.clone()).or_default().happened(id);
+        if seen.is_empty() { Err(format!("{}/{}: a read cannot have happened", place.0, place.1)) } else { Ok(seen) }
+    }
+
+    /// Nobody will hear what a read saw.
+    pub(super) fn forget(&self, place: &Place, id: CallId) {
+        self.inner.borrow_mut().histories.entry(place.clone()).or_default().forget(id);
+    }
+
     /// Nothing is under way any more.
     pub(super) fn settle(&self) {
         let mut inner = self.inner.borrow_mut();

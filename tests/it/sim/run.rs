@@ -127,6 +127,7 @@ impl Simulation {
                 Ended::Well => self.scene.count("stopped"),
             }
             self.scene.model.settle();
+            self.scene.shelf.settle();
             self.scene.contents.borrow_mut().power_was_cut();
             if setup.rot_pause > 0 && !is_last && self.random.chance(500) {
                 self.rot();
@@ -140,7 +141,7 @@ impl Simulation {
         let faults = self.scene.setup.faults;
         let workers = Workers::new();
         let store = self.start(&workers).await?;
-        self.audit(&store).await?;
+        self.audit(&store, 250).await?;
         self.world.set_faults(faults);
         let clients = (1..=self.scene.setup.clients).map(|number| self.client(number, &store).run());
         let clients: Vec<_> = clients.collect();
@@ -168,7 +169,7 @@ impl Simulation {
 
     /// Nobody works any more: everything is there, and once the garbage is collected, nothing else.
     async fn last_things(&mut self, store: &Store) -> Result<(), Violation> {
-        self.audit(store).await?;
+        self.audit(store, 100).await?;
         // What the store does on its own, as long as the disk failed, it now does well.
         tokio::time::sleep(SETTLE).await;
         let mut keeper = self.client(0, store);
@@ -186,11 +187,11 @@ impl Simulation {
             }
             orphans = ground.orphans();
         }
-        self.audit(store).await?;
+        self.audit(store, 1000).await?;
         if self.random.chance(500) {
-            keeper.clear().await?;
+            let is_clear = keeper.clear().await?;
             keeper.tidy().await?;
-            if promise != Promise::Named {
+            if is_clear && promise != Promise::Named {
                 let left = self.scene.survey()?;
                 left.is_tidy(self.scene.setup.pack_bytes)?;
                 if !left.packs.is_empty() || !left.orphans().is_subset(&orphans) {
@@ -216,12 +217,13 @@ impl Simulation {
         Client { number, scene: self.scene.clone(), store: store.clone(), random }
     }
 
-    /// Checks everything, while nothing goes wrong but the power.
-    async fn audit(&mut self, store: &Store) -> Result<(), Violation> {
+    /// Checks everything, while nothing goes wrong but the power; of so many thousandths of what snapshots show the bytes too.
+    async fn audit(&mut self, store: &Store, permille: u64) -> Result<(), Violation> {
         self.world.set_faults(Faults::default());
         let mut auditor = self.client(0, store);
         auditor.scene = auditor.scene.calm();
         auditor.audit().await?;
+        auditor.audit_shelf(permille).await?;
         if self.scene.setup.promise() == Promise::Named { Ok(()) } else { self.scene.survey().map(drop) }
     }
 

@@ -14,6 +14,7 @@ use super::ground::Ground;
 use super::model::{Model, Violation};
 use super::rows::Rows;
 use super::setup::{Promise, Setup};
+use super::shelf::Shelf;
 use super::volume::SimVolume;
 use super::world::World;
 
@@ -35,6 +36,8 @@ pub(super) struct Scene {
     pub setup: Rc<Setup>,
     pub world: World,
     pub(super) model: Model,
+    /// Snapshots and branches.
+    pub(super) shelf: Shelf,
     pub contents: Rc<RefCell<Contents>>,
     /// The disk: its files, and the rows.
     pub volume: SimVolume,
@@ -51,6 +54,7 @@ impl Scene {
             setup: Rc::new(setup),
             world: world.clone(),
             model: Model::default(),
+            shelf: Shelf::default(),
             volume: SimVolume::new(world),
             rows: Arc::default(),
             decay: Rc::default(),

@@ -48,6 +48,8 @@ pub(super) struct Setup {
     pub pack_bytes: u64,
     /// How far chunks are shared.
     pub ration: Ration,
+    /// In thousandths: calls that have to do with snapshots.
+    pub snapshots: u64,
     /// How often each kind of call is made.
     pub habits: [u64; HABITS],
 }
@@ -85,6 +87,7 @@ impl Setup {
         let rots = rots || faults.lost_writes == 0 && care.chance(250);
         let rot_pause = if rots { *care.pick(&[300, 3_000, 30_000]) } else { 0 };
         let scrub_pause = *care.pick(&[0, 300, 3_000, 30_000]);
+        let snapshots = *Random::new(seed, 8).pick(&[0, 0, 100, 250, 450]);
         let ration = Ration { chunks_per_term: *care.pick(&[0, 4, 16]), spare_terms: *care.pick(&[0, 1, 128]) };
         Self {
             seed,
@@ -102,6 +105,7 @@ impl Setup {
             scrub_pause,
             pack_bytes: *random.pick(&[2 << 20, 3 << 20, 64 << 20]),
             ration,
+            snapshots,
             habits,
         }
     }
