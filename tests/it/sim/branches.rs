@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use bedplate::model::{BucketName, ObjectKey};
-use bedplate::store::StoreError;
+use bedplate::store::{Precondition, StoreError};
 
 use super::body::body;
 use super::client::Client;
-use super::model::{Violation, etag, request};
+use super::history::VersionId;
+use super::model::{AMENDED, Violation, WRITE, etag, request};
 use super::scene::{Failed, chain};
 use super::shelf::{May, Seen, Thing};
 
@@ -55,10 +56,12 @@ impl Client {
         let Some(name) = self.pick(&self.shelf.branches()) else { return Ok(()) };
         self.shelf.change(&name, |thing| thing.is_busy = true);
         let key = self.place().1;
-        let is_heard = match self.random.weighted(&[5, 2, 4, 2]) {
+        let is_heard = match self.random.weighted(&[5, 2, 4, 2, 2, 2]) {
             0 => self.put_in_branch(&name, key).await?,
             1 => self.delete_in_branch(&name, key).await?,
             2 => self.read_branch(&name, key).await?,
+            3 => self.rename_in_branch(&name).await?,
+            4 => self.amend_in_branch(&name).await?,
             _ => {
                 let empties = self.random.chance(700);
                 self.remove_branch(&name, empties).await?
@@ -116,14 +119,75 @@ impl Client {
             Some(Err(error)) if self.is_refused_for_damage(&error) => {
                 Err(format!("{name}/{key}: it is not stored, because others are damaged: {}", chain(&error)))
             }
-            Some(Err(error)) => {
-                let is_heard = self.judge(&error)? == Failed::Harmless;
-                if is_heard {
-                    self.now_shows(name, &key, before);
-                }
-                Ok(is_heard)
-            }
+            Some(Err(error)) => self.did_not_write(name, [(&key, before)], &error),
         }
+    }
+
+    /// One of the objects that a branch has for sure.
+    fn some_object(&mut self, name: &BucketName) -> Option<(ObjectKey, VersionId)> {
+        let known: Vec<_> = self.shelf.get(name)?.known()?.into_iter().collect();
+        (!known.is_empty()).then(|| self.random.pick(&known).clone())
+    }
+
+    /// Whether it is known how it ended.
+    async fn rename_in_branch(&mut self, name: &BucketName) -> Result<bool, Violation> {
+        let (Some((from, id)), to) = (self.some_object(name), self.place().1) else { return Ok(true) };
+        if from == to {
+            return Ok(true);
+        }
+        self.note(&format!("rename {name}/{from} to {to}"));
+        let before = [(&from, self.may_write(name, &from, &None)), (&to, self.may_write(name, &to, &Some(id.clone())))];
+        let (store, none) = (self.store.clone(), Precondition::default());
+        match self.patient(store.rename(name, &from, &to, |_| Ok(()), &none)).await {
+            None => Ok(false),
+            Some(Ok(_)) => {
+                self.now_shows(name, &from, Some(BTreeSet::from([None])));
+                self.now_shows(name, &to, Some(BTreeSet::from([Some(id)])));
+                self.shelf.change(name, |thing| thing.written.extend([to]));
+                self.count("branches written");
+                Ok(true)
+            }
+            Some(Err(error)) => self.did_not_write(name, before, &error),
+        }
+    }
+
+    /// Changes an object's headers. Whether it is known how it ended.
+    async fn amend_in_branch(&mut self, name: &BucketName) -> Result<bool, Violation> {
+        let Some((key, id)) = self.some_object(name) else { return Ok(true) };
+        let (write, old) = (self.model.fresh(), self.model.find(&id)?);
+        let id = self.model.version(write, (*old.content).clone(), old.etag, old.parts);
+        self.note(&format!("amend {name}/{key}, write {write}"));
+        let before = self.may_write(name, &key, &Some(id.clone()));
+        let store = self.store.clone();
+        let amended = store.amend(name, &key, None, |headers| {
+            headers.extend([(WRITE.to_owned(), write.to_string()), (AMENDED.to_owned(), "yes".to_owned())]);
+            Ok(())
+        });
+        match self.patient(amended).await {
+            None => Ok(false),
+            Some(Ok(info)) => {
+                self.check_info(&(name.clone(), key.clone()), &info)?;
+                self.now_shows(name, &key, Some(BTreeSet::from([Some(id)])));
+                self.shelf.change(name, |thing| thing.written.extend([key]));
+                self.count("branches written");
+                Ok(true)
+            }
+            Some(Err(error)) => self.did_not_write(name, [(&key, before)], &error),
+        }
+    }
+
+    /// A write failed: where that changed nothing, its keys show what they did. Whether that is known.
+    fn did_not_write<'a>(
+        &self,
+        name: &BucketName,
+        before: impl IntoIterator<Item = (&'a ObjectKey, May)>,
+        error: &StoreError,
+    ) -> Result<bool, Violation> {
+        let is_heard = self.judge(error)? == Failed::Harmless;
+        for (key, may) in before.into_iter().filter(|_| is_heard) {
+            self.now_shows(name, key, may);
+        }
+        Ok(is_heard)
     }
 
     /// Whether it is known how it ended.
@@ -138,13 +202,7 @@ impl Client {
                 self.now_shows(name, &key, Some(BTreeSet::from([None])));
                 if is_so { Ok(true) } else { Err(format!("{name}/{key} is deleted, and existed: {existed}")) }
             }
-            Some(Err(error)) => {
-                let is_heard = self.judge(&error)? == Failed::Harmless;
-                if is_heard {
-                    self.now_shows(name, &key, before);
-                }
-                Ok(is_heard)
-            }
+            Some(Err(error)) => self.did_not_write(name, [(&key, before)], &error),
         }
     }
 

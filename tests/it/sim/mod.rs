@@ -20,6 +20,7 @@ mod run;
 mod scene;
 mod setup;
 mod shelf;
+mod shown;
 mod snapshots;
 mod trust;
 mod upload;

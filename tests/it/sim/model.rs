@@ -14,6 +14,9 @@ use super::history::{Call, CallId, Condition, End, History, Impossible, Version,
 /// The header that names the write which an object came from.
 pub(super) const WRITE: &str = "x-amz-meta-write";
 
+/// The header of an object whose headers were changed after it was written: its content type is of the write before.
+pub(super) const AMENDED: &str = "x-amz-meta-amended";
+
 /// A bucket and a key in it.
 pub(super) type Place = (BucketName, ObjectKey);
 
@@ -73,7 +76,8 @@ pub(super) fn request(write: u64) -> PutRequest {
 pub(super) fn id_of(info: &ObjectInfo) -> Result<VersionId, Violation> {
     let write = info.headers.get(WRITE).and_then(|text| text.parse().ok());
     let write: u64 = write.ok_or_else(|| format!("{info:?} names no write"))?;
-    if info.content_type.as_deref() != Some(format!("application/x-{write}").as_str()) {
+    let is_amended = info.headers.contains_key(AMENDED);
+    if !is_amended && info.content_type.as_deref() != Some(format!("application/x-{write}").as_str()) {
         return Err(format!("{info:?} has the content type of another write"));
     }
     Ok((write, info.etag.clone()))
