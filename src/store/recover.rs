@@ -43,12 +43,16 @@ async fn take_up(meta: &dyn Meta, packs: &Packs, pack: PackId) -> Result<usize, 
     }
     let size = packs.size(pack).await?;
     let bytes = packs.read(pack, 0, size).await?;
-    let entries = blocking(move || read_groups(pack, &bytes, 0)).await.map_err(StoreError::step)??;
+    let groups = bytes.clone();
+    let (entries, durable) = blocking(move || read_groups(pack, &groups, 0)).await.map_err(StoreError::step)??;
     let directory = Directory { pack, entries };
     let (tail, offset) = (directory.encode(), directory.offset());
+    // A sync that failed before may have left bytes in the system's memory that no later one writes: they are written again.
+    let again = bytes.slice(durable.min(offset) as usize..offset as usize);
     let bytes = offset + tail.len() as u64;
     let write = move |file: &dyn crate::sys::volume::VolumeFile| {
         file.truncate(offset)?;
+        file.write_at(offset - again.len() as u64, &again)?;
         file.write_at(offset, &tail)?;
         file.sync()
     };
@@ -61,8 +65,9 @@ async fn take_up(meta: &dyn Meta, packs: &Packs, pack: PackId) -> Result<usize, 
 
 /// The chunks of an open pack: of all groups that were durable, and of those behind them up to the first that is not whole. What
 /// was not durable may have come to the disk in any order, or not at all, and nobody was told of it. So many bytes are known to have
-/// been `durable`: all of a pack that was sealed, none of one that a crash left open, whose groups say it themselves.
-pub(super) fn read_groups(pack: PackId, bytes: &Bytes, durable: u64) -> Result<Vec<Entry>, StoreError> {
+/// been `durable`: all of a pack that was sealed, none of one that a crash left open, whose groups say it themselves. Answers how many
+/// are known to have been, too.
+pub(super) fn read_groups(pack: PackId, bytes: &Bytes, durable: u64) -> Result<(Vec<Entry>, u64), StoreError> {
     let corrupt = |chunk: usize, what: &str| StoreError::Corrupt { pack, chunk: chunk as u32, what: what.to_owned() };
     if durable == 0 && !bytes.starts_with(MAGIC) {
         return Err(corrupt(0, "its first bytes are not a pack's"));
@@ -91,7 +96,7 @@ pub(super) fn read_groups(pack: PackId, bytes: &Bytes, durable: u64) -> Result<V
         }
         entries.extend(group.entries);
     }
-    Ok(entries)
+    Ok((entries, durable))
 }
 
 /// The group whose head begins at `at`.

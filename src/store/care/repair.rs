@@ -301,7 +301,7 @@ impl Inner {
 /// A pack's directory, out of the groups in its first `len` bytes, of which `durable` are known to have been durable.
 pub(super) async fn from_groups(inner: &Inner, pack: PackId, len: u64, durable: u64) -> Result<Directory, StoreError> {
     let bytes = inner.packs.read(pack, 0, len).await?;
-    let entries = blocking(move || read_groups(pack, &bytes, durable)).await.map_err(StoreError::step)??;
+    let (entries, _) = blocking(move || read_groups(pack, &bytes, durable)).await.map_err(StoreError::step)??;
     Ok(Directory { pack, entries })
 }
 

@@ -162,6 +162,14 @@ fn a_forgotten_snapshot_is_found() {
     is_found(Fault::ForgetSnapshots);
 }
 
+/// A sync fails, the process ends, and the next one seals what it reads from the system's memory: a power cut after that takes nothing away.
+#[test]
+fn what_a_failed_sync_left_in_memory_is_written_again() {
+    if let Err(failure) = run(Setup::of(2545), None) {
+        panic!("{failure}");
+    }
+}
+
 /// The same seed does the same, to the last operation.
 #[test]
 fn a_seed_repeats() {
