@@ -193,8 +193,10 @@ fn keep(cache: &Cache, chunks: &Chunks, fetched: &[usize], start: u64, bytes: &B
     for run in fetched.chunk_by(|one, next| one + 1 == *next) {
         for part in chunks.parts(run[0]..run[run.len() - 1] + 1) {
             let span = chunks.span(&part.chunks);
-            let bytes = bytes.slice((span.start - start) as usize..(span.end - start) as usize);
-            cache.keep(&chunks.group(part.group).name, part.offset, bytes);
+            let kept = bytes.slice((span.start - start) as usize..(span.end - start) as usize);
+            // A slice holds all that it was cut out of until it is written.
+            let kept = if kept.len() * 2 < bytes.len() { Bytes::copy_from_slice(&kept) } else { kept };
+            cache.keep(&chunks.group(part.group).name, part.offset, kept);
         }
     }
 }

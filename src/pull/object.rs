@@ -13,7 +13,7 @@ use super::appliance::{Appliance, Patience, PullError};
 use super::image::FetchError;
 use super::plan::Fetch;
 use crate::format::chunk_list::ChunkList;
-use crate::format::recipe::{Recipe, Run, STORED_MAX};
+use crate::format::recipe::{Content, Recipe, Run, STORED_MAX};
 use crate::model::{ByteRange, Digest};
 
 /// Longest recipe that is read, in bytes.
@@ -90,6 +90,9 @@ impl ObjectSource {
         if !recipe.covers(stretch) {
             let end = recipe.start + recipe.len();
             return Err(bad(format!("it covers bytes {} to {end} of {} only", recipe.start, recipe.size)));
+        }
+        if matches!(recipe.content, Content::Inline(_)) && recipe.start > 0 {
+            return Err(bad("an object in its row is told from its start".to_owned()));
         }
         Ok(Some(recipe))
     }

@@ -165,8 +165,14 @@ impl Gate {
         key: &str,
         version: Option<&str>,
     ) -> S3Result<Context> {
-        let Ok(info) = self.store.head_version(name, &convert::key(key)?, convert::version(version)?).await else {
-            return Ok(context);
+        let found = self.store.head_version(name, &convert::key(key)?, convert::version(version)?).await;
+        let info = match found.map_err(store_error) {
+            Ok(info) => info,
+            // What is not there has no tags. What cannot be read may have some that deny.
+            Err(error) if error.code().status_code().is_some_and(|status| status.is_client_error()) => {
+                return Ok(context);
+            }
+            Err(error) => return Err(error),
         };
         let tags = tags::of(&info.headers);
         Ok(context.existing_tags(

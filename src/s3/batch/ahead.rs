@@ -1,15 +1,15 @@
 //! The objects of a batch, in order, found and read ahead of the one that is sent.
 //!
-//! Rows are looked up first, so that it is known how many bytes each object is to give; then as many are read as a small budget of the
-//! batch's own allows. What a reader that stalls holds is bounded by that budget, and nobody else waits for it.
+//! Rows are looked up first, so that it is known how many bytes each object is to give; then as many are read, to their ends, as a small
+//! budget of the batch's own allows. What a reader that stalls holds is bounded by that budget, and nobody else waits for it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesOrdered;
+use futures_util::stream::{self, FuturesOrdered};
 use futures_util::{FutureExt as _, StreamExt as _};
 use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 
@@ -19,12 +19,15 @@ use crate::s3::Door;
 use crate::s3::access::Rights;
 use crate::s3::encryption::{CustomerHeaders, Encryption};
 use crate::s3::error::store_error;
-use crate::store::{BoxError, ByteStream, ObjectInfo, OpenObject};
+use crate::store::{BoxError, ByteStream, OpenObject};
+use crate::sys::clock::Timestamp;
 
-/// Objects whose rows are looked up ahead.
-const LOOKS: usize = 64;
+/// Objects whose rows are looked up ahead, and as many more that are read.
+const LOOKS: usize = 16;
 /// Bytes of objects that are read ahead of the one that is sent.
 const AHEAD_BYTES: u64 = 1024 * 1024;
+/// Bytes that one of them counts at least, for all that is known of it.
+const AHEAD_LEAST: u64 = 16 * 1024;
 
 /// Where a batch reads, and by what right.
 pub(super) struct Source {
@@ -46,11 +49,19 @@ impl Source {
         self.rights.check(entry.key.as_str()).await?;
         let object = self.door.store.open_object(&self.bucket, &entry.key, None, |size| entry.wanted(size)).await;
         let object = object.map_err(|error| self.rights.access().missing(store_error(error)))?;
-        if entry.if_match.as_ref().is_some_and(|etag| *etag != object.info.etag) {
+        self.is_the_same().await?;
+        if entry.if_match.as_ref().is_some_and(|etag| etag != "*" && *etag != object.info.etag) {
             return Err(s3_error!(PreconditionFailed));
         }
         let encryption = self.door.encryption_of(&self.bucket, &object.info, CustomerHeaders::default())?;
         Ok((object, encryption))
+    }
+
+    /// Refuses where another bucket has the name by now: rows go by names, and rights do not.
+    async fn is_the_same(&self) -> S3Result<()> {
+        let (now, then) = (self.door.store.bucket(&self.bucket).await, self.rights.access().bucket());
+        let now = now.map_err(store_error)?;
+        if (&now.owner, now.created) == (&then.owner, then.created) { Ok(()) } else { Err(s3_error!(NoSuchBucket)) }
     }
 
     /// As [`Source::find`]; a refusal says which object it is about.
@@ -82,8 +93,17 @@ impl Source {
         let range = object.range;
         let (info, bytes) = object.read();
         let mut rest = encryption.unseal(&self.bucket, &info, range.start, bytes)?;
-        let first = rest.next().await.transpose()?;
-        Ok(Opened { entry, info, bytes: range.len(), first, rest })
+        let (bytes, modified) = (range.len(), info.modified);
+        if bytes > AHEAD_BYTES {
+            let first = rest.next().await.transpose()?;
+            return Ok(Opened { entry, modified, bytes, first, rest });
+        }
+        // All of it at once, and nothing else: a piece keeps what it was cut out of, and a stream its share of what all may read ahead.
+        let mut all = BytesMut::with_capacity(bytes as usize);
+        while let Some(piece) = rest.next().await.transpose()? {
+            all.extend_from_slice(&piece);
+        }
+        Ok(Opened { entry, modified, bytes, first: Some(all.freeze()), rest: stream::empty().boxed() })
     }
 }
 
@@ -113,7 +133,7 @@ impl Refused {
 /// An object, its first bytes read.
 pub(super) struct Opened {
     pub(super) entry: Entry,
-    pub(super) info: ObjectInfo,
+    pub(super) modified: Timestamp,
     /// How many bytes of it follow.
     pub(super) bytes: u64,
     pub(super) first: Option<Bytes>,
@@ -167,9 +187,10 @@ impl Ahead {
             self.looked.push_back(look);
         }
         while let Some(next) = self.looked.pop_front() {
-            let cost = next.as_ref().map_or(0, |found| found.object.range.len());
+            let cost = next.as_ref().map_or(0, |found| found.object.range.len()).max(AHEAD_LEAST);
             let is_next = is_idle && self.costs.is_empty();
-            if !is_next && self.costs.iter().sum::<u64>() + cost > AHEAD_BYTES {
+            let is_too_much = self.costs.len() >= LOOKS || self.costs.iter().sum::<u64>() + cost > AHEAD_BYTES;
+            if !is_next && is_too_much {
                 self.looked.push_front(next);
                 break;
             }

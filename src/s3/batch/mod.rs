@@ -8,6 +8,7 @@ mod list;
 mod send;
 mod tar;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
@@ -42,15 +43,18 @@ pub(super) struct Batches {
 #[async_trait::async_trait]
 impl S3Route for Batches {
     fn is_match(&self, method: &Method, uri: &Uri, headers: &HeaderMap, _: &mut Extensions) -> bool {
-        let mut parameters = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
         *method == Method::POST
-            && parameters.any(|(name, _)| name == PARAMETER)
+            && parameters(uri).any(|name| name == PARAMETER)
             && address::bucket_alone(uri, headers, &self.domains).is_some()
     }
 
     async fn check_access(&self, request: &mut S3Request<Body>) -> S3Result<()> {
         if let Some(name) = request.extensions.get::<OperationName>() {
             drop(name.0.set(OPERATION.to_owned()));
+        }
+        // A signature in the address, or a version, would mean something else than it does for a get.
+        if parameters(&request.uri).any(|name| name != PARAMETER) {
+            return Err(s3_error!(InvalidRequest, "A batch takes no other parameter than batch-get."));
         }
         let shown = |name: &str| request.headers.get(name).map(HeaderValue::as_bytes);
         // Without a digest of its body, a signed request could be made to ask for something else.
@@ -79,8 +83,8 @@ impl S3Route for Batches {
         let text = request.input.store_all_limited(DOCUMENT_MAX).await;
         let text = text.map_err(|error| store_error(StoreError::Body(error)))?;
         let list = List::read(&text)?;
-        let turn = self.door.turns.read(&request.extensions).await?;
         let room = self.door.turns.list(text.len() as u64, &request.extensions).await?;
+        let turn = self.door.turns.read(&request.extensions).await?;
         drop(text);
         let bucket = rights.access().bucket().name.clone();
         let source = Arc::new(Source { door: self.door.clone(), bucket, rights });
@@ -93,4 +97,9 @@ impl S3Route for Batches {
         answer.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-tar"));
         Ok(answer)
     }
+}
+
+/// The names of what stands behind an address's question mark.
+fn parameters(uri: &Uri) -> impl Iterator<Item = Cow<'_, str>> {
+    url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).map(|(name, _)| name)
 }

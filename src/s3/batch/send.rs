@@ -88,8 +88,8 @@ impl Batch {
     }
 
     fn begin(&mut self, opened: Opened) {
-        let Opened { entry, info, bytes, first, rest } = opened;
-        let member = Member { name: entry.key.as_str(), bytes, modified: info.modified.0 / 1_000, records: &[] };
+        let Opened { entry, modified, bytes, first, rest } = opened;
+        let member = Member { name: entry.key.as_str(), bytes, modified: modified.0 / 1_000, records: &[] };
         tar::put_head(&mut self.gathered, &member);
         self.current = Some(Sending { left: bytes, padding: tar::padding(bytes), first, rest });
     }

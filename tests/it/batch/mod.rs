@@ -170,6 +170,12 @@ fn only_signed_lists_are_answered() {
     // A signature in the address covers no list.
     let presigned = root().presigned(address, "/data");
     assert!(code(std::slice::from_ref(&host), &format!("{presigned}&batch-get="), &asked).0 >= 400);
+    // Nor would what stands beside be what a get makes of it.
+    for more in ["&versionId=null", "&X-Amz-Signature=00", "&partNumber=1"] {
+        let path = format!("{path}{more}");
+        let headers = root().headers(address, "POST", &path, &asked, "s3", &[]);
+        assert!(matches!(code(&headers, &path, &asked).0, 400 | 403), "{more}");
+    }
     let customer = signed(&root(), "s3", &[("x-amz-server-side-encryption-customer-algorithm", "AES256")]);
     assert_eq!(code(&customer, path, &asked), refusal(400, "InvalidRequest"));
     for (owner, status) in [("somebody", 403), ("root", 200)] {

@@ -74,6 +74,48 @@ fn readers_that_stall_hold_up_nobody() {
     drop(stalled);
 }
 
+/// A bucket that was removed, and made again by whomever, is not what the batch was allowed to read.
+#[test]
+fn another_bucket_of_the_same_name_is_not_read() {
+    let server = server();
+    put(&server, "long", &text(1, STALLS));
+    let names: Vec<String> = (0..100).map(|number| format!("o{number:03}")).collect();
+    names.iter().zip(10..).for_each(|(name, seed)| put(&server, name, &text(seed, 9_000)));
+    let keys: Vec<&str> = std::iter::once("long").chain(names.iter().map(String::as_str)).collect();
+    let answering = ask(&root(), server.s3(), "data", &list(&keys, "mark"));
+    answering.begun();
+    std::thread::sleep(Duration::from_millis(500));
+    keys.iter().for_each(|key| drop(server.run(&["rm", &format!("data/{key}")])));
+    server.run(&["bucket", "remove", "data"]);
+    server.run(&["bucket", "create", "data"]);
+    names.iter().for_each(|name| put(&server, name, "somebody else's"));
+    let answer = answering.read();
+    let (members, ended) = answer.cut_members();
+    assert!(!ended && !answer.is_whole && (2..60).contains(&members.len()), "{} members", members.len());
+    for (member, seed) in members[1..].iter().zip(10..) {
+        assert!(member.bytes == text(seed, 9_000).as_bytes(), "{} is of another bucket", member.name);
+    }
+}
+
+/// However little is wanted of each object, what is held for a reader that stalls is little, too, and others read as ever.
+#[test]
+fn ranges_of_a_byte_hold_no_chunks() {
+    let server = server();
+    put(&server, "long", &text(1, STALLS));
+    let range = |at: usize| json!({"key": "long", "range": format!("bytes={0}-{0}", at * 4_000)});
+    let mut objects: Vec<_> = (0..9_000).map(range).collect();
+    objects.insert(0, json!({"key": "long"}));
+    let asked = json!({"objects": objects, "on_error": "mark"}).to_string();
+    let before = server.peak_memory() >> 20;
+    let stalled: Vec<_> = (0..20).map(|_| ask(&root(), server.s3(), "data", &asked)).collect();
+    stalled.iter().for_each(super::reader::Answering::begun);
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(root().get(server.s3(), "/data/long").status, 200);
+    let peak = server.peak_memory() >> 20;
+    assert!(peak < before + 250, "{before} MiB, then {peak}");
+    drop(stalled);
+}
+
 /// A stream that meets damage has no end, whatever it was asked to do about errors; where the first object is damaged, nothing is sent.
 #[test]
 fn a_damaged_pack_cuts_the_stream() {
