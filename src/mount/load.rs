@@ -49,11 +49,9 @@ impl Loader {
     pub(super) async fn load(&self, stretch: &Arc<Stretch>, wanted: Range<usize>) -> Result<Bytes, FetchError> {
         let Content::Chunks(chunks) = &stretch.content else { return Ok(Bytes::new()) };
         let (span, len) = (chunks.span(&wanted), wanted.len());
-        // What came along with its recipe is kept with it.
-        let cache = self.cache.as_ref().filter(|_| !chunks.came_along());
-        let (looked_in, stretch) = (cache.cloned(), stretch.clone());
-        let (mut room, missing) = self.work(move || Room::new(stretch, wanted).take_cached(looked_in.as_ref())).await?;
-        if cache.is_some() {
+        let (cache, stretch) = (self.cache.clone(), stretch.clone());
+        let (mut room, missing) = self.work(move || Room::new(stretch, wanted).take_cached(cache.as_ref())).await?;
+        if self.cache.is_some() {
             let missed = missing.iter().map(|at| u64::from(chunks.list.chunks[*at].raw_len)).sum::<u64>();
             self.statistics.looked_up(len, missing.len(), span.len() - missed);
         }
@@ -74,7 +72,7 @@ impl Loader {
             plan = failed.into_iter().map(|(fetch, _)| fetch).collect();
         }
         let bytes = Bytes::from_owner(room.out);
-        if let Some(cache) = cache {
+        if let Some(cache) = &self.cache {
             keep(cache, chunks, &missing, span.start, &bytes);
         }
         Ok(bytes)

@@ -62,7 +62,6 @@ impl Recipes {
             let (cache, name) = (cache.clone(), id.recipe_name(key, number));
             let kept = blocking(move || Recipe::decode(&cache.recipe(&name)?).ok()).await.ok().flatten();
             if let Some(recipe) = kept.filter(|recipe| recipe.covers(range_of(number))) {
-                self.looked_up(&recipe, true);
                 return Ok(self.learn(key, number, recipe));
             }
         }
@@ -73,24 +72,22 @@ impl Recipes {
     pub(super) async fn ask(&self, key: &Arc<str>, number: u64) -> Result<Arc<Stretch>, PullError> {
         self.statistics.requested();
         let recipe = self.source.recipe(key, range_of(number), None).await?;
-        let Some(recipe) = recipe else {
+        let Some(mut recipe) = recipe else {
             let (path, what) = (key.to_string(), "not modified, though nothing was known".to_owned());
             return Err(PullError::BadAnswer { path, what });
         };
         if let Some((cache, id)) = &self.kept {
+            // What comes along is kept as chunks: an open that needs the recipe again is not to read them.
+            let along = match &mut recipe.content {
+                Content::Chunks { stored, .. } => stored.take(),
+                Content::Inline(_) => None,
+            };
             cache.keep_recipe(&id.recipe_name(key, number), &recipe.encode());
-            self.looked_up(&recipe, false);
+            if let Content::Chunks { stored, .. } = &mut recipe.content {
+                *stored = along;
+            }
         }
         Ok(self.learn(key, number, recipe))
-    }
-
-    /// Counts the chunks that are kept with their recipe.
-    fn looked_up(&self, recipe: &Recipe, is_kept: bool) {
-        if let Content::Chunks { list, stored: Some(_), .. } = &recipe.content {
-            let (chunks, bytes) = (list.chunks.len(), recipe.len());
-            let (missing, hit) = if is_kept { (0, bytes) } else { (chunks, 0) };
-            self.statistics.looked_up(chunks, missing, hit);
-        }
     }
 
     fn learn(&self, key: &Arc<str>, number: u64, recipe: Recipe) -> Arc<Stretch> {

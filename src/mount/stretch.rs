@@ -90,11 +90,6 @@ impl Chunks {
         Self { groups: groups(&list.chunks), list, runs, stored: None, offsets }
     }
 
-    /// Whether what is stored came along with the recipe.
-    pub(super) fn came_along(&self) -> bool {
-        self.stored.is_some()
-    }
-
     /// What a request would bring, where it came along with the recipe.
     pub(super) fn stored(&self, fetch: &Fetch) -> Option<Bytes> {
         let stored = self.stored.as_ref()?;
