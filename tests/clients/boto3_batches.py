@@ -47,11 +47,11 @@ class Batches:
     def __init__(self, bucket, keys, size=256, worker=0, workers=1, seed=0):
         self.bucket, self.size = bucket, size
         shuffled = random.Random(seed).sample(keys, len(keys))
-        self.keys = shuffled[worker::workers]
+        self.names = shuffled[worker::workers]
 
     def __iter__(self):
-        for start in range(0, len(self.keys), self.size):
-            keys = self.keys[start : start + self.size]
+        for start in range(0, len(self.names), self.size):
+            keys = self.names[start : start + self.size]
             objects = batch(self.bucket, [{"key": key} for key in keys])
             yield from zip(keys, (content for _, content in objects))
 
