@@ -111,9 +111,7 @@ impl Client {
             None => Ok(false),
             Some(Ok(info)) => {
                 self.check_info(&(name.clone(), key.clone()), &info)?;
-                self.now_shows(name, &key, Some(BTreeSet::from([Some(id)])));
-                self.shelf.change(name, |thing| thing.written.extend([key]));
-                self.count("branches written");
+                self.wrote_in_branch(name, key, id);
                 Ok(true)
             }
             Some(Err(error)) if self.is_refused_for_damage(&error) => {
@@ -121,6 +119,13 @@ impl Client {
             }
             Some(Err(error)) => self.did_not_write(name, [(&key, before)], &error),
         }
+    }
+
+    /// A branch shows a write that was acknowledged, and is not what its snapshot was.
+    fn wrote_in_branch(&mut self, name: &BucketName, key: ObjectKey, id: VersionId) {
+        self.now_shows(name, &key, Some(BTreeSet::from([Some(id)])));
+        self.shelf.change(name, |thing| thing.written.extend([key]));
+        self.count("branches written");
     }
 
     /// One of the objects that a branch has for sure.
@@ -142,9 +147,7 @@ impl Client {
             None => Ok(false),
             Some(Ok(_)) => {
                 self.now_shows(name, &from, Some(BTreeSet::from([None])));
-                self.now_shows(name, &to, Some(BTreeSet::from([Some(id)])));
-                self.shelf.change(name, |thing| thing.written.extend([to]));
-                self.count("branches written");
+                self.wrote_in_branch(name, to, id);
                 Ok(true)
             }
             Some(Err(error)) => self.did_not_write(name, before, &error),
@@ -167,9 +170,7 @@ impl Client {
             None => Ok(false),
             Some(Ok(info)) => {
                 self.check_info(&(name.clone(), key.clone()), &info)?;
-                self.now_shows(name, &key, Some(BTreeSet::from([Some(id)])));
-                self.shelf.change(name, |thing| thing.written.extend([key]));
-                self.count("branches written");
+                self.wrote_in_branch(name, key, id);
                 Ok(true)
             }
             Some(Err(error)) => self.did_not_write(name, [(&key, before)], &error),
