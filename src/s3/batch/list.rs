@@ -68,6 +68,11 @@ pub(super) struct List {
 }
 
 impl List {
+    /// Bytes of memory that its entries take, besides their keys.
+    pub(super) fn weight(&self) -> u64 {
+        (self.entries.len() * size_of::<Entry>()) as u64
+    }
+
     /// Reads the body of a request.
     pub(super) fn read(text: &[u8]) -> S3Result<Self> {
         let document: Document = serde_json::from_slice(text)

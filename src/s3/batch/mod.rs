@@ -83,7 +83,7 @@ impl S3Route for Batches {
         let text = request.input.store_all_limited(DOCUMENT_MAX).await;
         let text = text.map_err(|error| store_error(StoreError::Body(error)))?;
         let list = List::read(&text)?;
-        let room = self.door.turns.list(text.len() as u64, &request.extensions).await?;
+        let room = self.door.turns.list(list.weight() + text.len() as u64, &request.extensions).await?;
         let turn = self.door.turns.read(&request.extensions).await?;
         drop(text);
         let bucket = rights.access().bucket().name.clone();
