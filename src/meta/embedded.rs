@@ -147,7 +147,7 @@ impl Meta for Embedded {
             return Ok(Vec::new());
         }
         let keys = keys.to_vec();
-        self.blocking(move |tables| keys.iter().map(|key| tables.get(key)).collect()).await
+        self.blocking(move |tables| tables.get_many(&keys)).await
     }
 
     async fn scan(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, MetaError> {
@@ -263,6 +263,44 @@ mod tests {
         assert_eq!(meta.scan(b"b/2", b"z", 2).await.unwrap().len(), 2);
         assert_eq!(meta.get_many(&[key("c/2"), key("c/9"), key("p/1")]).await.unwrap()[1], None);
         assert!(meta.disk_bytes().await.unwrap() > 0);
+    }
+
+    /// Each transaction gives many rows the next number, and moves a row of its own. Whoever scans or reads the many meets one number, and
+    /// a row that has left its place is where it went.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn no_reader_sees_half_of_a_transaction() {
+        const ROUNDS: u64 = 200;
+        let dir = tempfile::tempdir().unwrap();
+        let meta = Embedded::open(dir.path()).unwrap();
+        let names: Vec<_> = (0..200).map(|row| key(&format!("p/{row:03}"))).collect();
+        let place = |side: &str, round: u64| key(&format!("{side}/{round:03}"));
+        let number = |round: u64| Bytes::copy_from_slice(&round.to_be_bytes());
+        let all = |tx, round| names.iter().fold(tx, |tx: Transaction, name| tx.put(name.clone(), number(round)));
+        let first = (1..=ROUNDS).fold(Transaction::new(), |tx, round| tx.put(place("o", round), number(round)));
+        meta.commit(all(first, 0)).await.unwrap();
+        let writer = async {
+            for round in 1..=ROUNDS {
+                let moved = Transaction::new().delete(place("o", round)).put(place("h", round), number(round));
+                meta.commit(all(moved, round)).await.unwrap();
+            }
+        };
+        let whole = async {
+            let mut last = 0;
+            while last < ROUNDS {
+                let scanned = meta.scan(b"p/", b"q", names.len()).await.unwrap();
+                assert!(scanned.iter().all(|(_, value)| *value == scanned[0].1), "a scan saw half of a transaction");
+                let read = meta.get_many(&names).await.unwrap();
+                assert!(read.iter().all(|value| *value == read[0]), "a read saw half of a transaction");
+                last = u64::from_be_bytes(scanned[0].1[..].try_into().unwrap());
+            }
+        };
+        let follower = async {
+            for round in 1..=ROUNDS {
+                while meta.get(&place("o", round)).await.unwrap().is_some() {}
+                assert!(meta.get(&place("h", round)).await.unwrap().is_some(), "round {round}: it is at neither place");
+            }
+        };
+        futures_util::future::join3(writer, whole, follower).await;
     }
 
     #[tokio::test]

@@ -54,7 +54,8 @@ pub trait Meta: Send + Sync + 'static {
     async fn scan(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, MetaError>;
 
     /// Writes all of the transaction or nothing. Durable when it returns; concurrent calls share one flush. Nobody reads
-    /// a row before it is durable.
+    /// a row before it is durable, nor any row of a transaction without the others: each read above is of one moment, and a later read
+    /// of the same or a later one.
     async fn commit(&self, tx: Transaction) -> Result<(), MetaError>;
 
     /// Bytes that the database takes on its disk.

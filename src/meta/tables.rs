@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fjall::config::PartitioningPolicy;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable as _, Snapshot};
 
 use super::MetaError;
 use crate::sys::folder::FolderLock;
@@ -70,12 +70,29 @@ impl Tables {
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, MetaError> {
-        let value = self.keyspace(key).get(key).map_err(engine("read a row"))?;
+        self.get_in(&self.moment(), key)
+    }
+
+    /// The rows at `keys`, all of one moment.
+    pub(super) fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Bytes>>, MetaError> {
+        let moment = self.moment();
+        keys.iter().map(|key| self.get_in(&moment, key)).collect()
+    }
+
+    /// What all transactions until now have written, and nothing of one that is being written. The engine's own reads, which name no
+    /// moment, see half of a batch.
+    fn moment(&self) -> Snapshot {
+        self.database.snapshot()
+    }
+
+    fn get_in(&self, moment: &Snapshot, key: &[u8]) -> Result<Option<Bytes>, MetaError> {
+        let value = moment.get(self.keyspace(key), key).map_err(engine("read a row"))?;
         Ok(value.map(|value| Bytes::copy_from_slice(&value)))
     }
 
+    /// Rows of a range, all of one moment.
     pub(super) fn scan(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, MetaError> {
-        let mut found = Vec::new();
+        let (moment, mut found) = (self.moment(), Vec::new());
         let segments: [(&Keyspace, &[u8], &[u8]); 3] = [
             (&self.rows, start, end.min(INDEX_START)),
             (&self.index, start.max(INDEX_START), end.min(INDEX_END)),
@@ -85,7 +102,7 @@ impl Tables {
             if from >= to {
                 continue;
             }
-            for guard in keyspace.range(from..to) {
+            for guard in moment.range(keyspace, from..to) {
                 if found.len() >= limit {
                     return Ok(found);
                 }
