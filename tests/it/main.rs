@@ -33,4 +33,5 @@ mod sim;
 mod snapshot;
 mod store;
 mod support;
+mod unsynced;
 mod versions;
