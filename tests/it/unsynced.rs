@@ -156,7 +156,7 @@ async fn get(store: &Store, key: &str) -> Result<Vec<u8>, StoreError> {
     let (_, mut bytes) = store.get(&"kept".parse().unwrap(), &key.parse().unwrap(), None).await?;
     let mut all = Vec::new();
     while let Some(piece) = bytes.next().await {
-        all.extend_from_slice(&piece?);
+        all.extend_from_slice(&piece.map_err(|error| *error.downcast::<StoreError>().unwrap())?);
     }
     Ok(all)
 }
