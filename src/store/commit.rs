@@ -63,21 +63,17 @@ impl Inner {
         };
         let stop = prefix_end(&key::manifests(id));
         let mut from = key::manifest(id, start + 1);
-        let (mut terms, mut first) = (Vec::new(), None);
+        let mut stretch = Stretch::from(start);
         loop {
             let rows = self.meta.scan(&from, &stop, MANIFESTS_AT_ONCE).await?;
             for (key, value) in &rows {
-                let row_end = manifest_end(key)?;
-                let (mut row_terms, bytes) = row::decode_terms(value)?;
-                terms.append(&mut row_terms);
-                first.get_or_insert(row_end.saturating_sub(bytes));
-                if row_end >= end {
-                    return Ok((terms, first.unwrap_or_default()));
+                if stretch.take(key, value)? >= end {
+                    return Ok((stretch.terms, stretch.first.unwrap_or_default()));
                 }
             }
             match rows.last() {
                 Some((key, _)) if rows.len() == MANIFESTS_AT_ONCE => from = [key, &b"\0"[..]].concat(),
-                _ => return Err(Damaged { what: "manifest", why: "rows of it are missing" }.into()),
+                _ => return Err(INCOMPLETE.into()),
             }
         }
     }
@@ -183,6 +179,40 @@ impl Inner {
     }
 }
 
+/// A manifest of which not all rows are there: it is damaged, or on its way out.
+const INCOMPLETE: Damaged = Damaged { what: "manifest", why: "rows of it are missing" };
+
+/// The terms of one stretch of a manifest, as its rows come. Somebody may remove rows between two looks at them, from the front on: each
+/// row must begin where the one before it ended.
+struct Stretch {
+    terms: Vec<Term>,
+    /// Offset of the first term, once there is one.
+    first: Option<u64>,
+    /// Where the next row begins; before the first row, what that must not begin behind.
+    at: u64,
+}
+
+impl Stretch {
+    fn from(start: u64) -> Self {
+        Self { terms: Vec::new(), first: None, at: start }
+    }
+
+    /// Adds the next row; where it ends.
+    fn take(&mut self, key: &[u8], value: &[u8]) -> Result<u64, Damaged> {
+        let end = manifest_end(key)?;
+        let (mut terms, bytes) = row::decode_terms(value)?;
+        let begin = end.checked_sub(bytes).ok_or(INCOMPLETE)?;
+        let follows = if self.first.is_none() { begin <= self.at } else { begin == self.at };
+        if !follows {
+            return Err(INCOMPLETE);
+        }
+        self.terms.append(&mut terms);
+        self.first.get_or_insert(begin);
+        self.at = end;
+        Ok(end)
+    }
+}
+
 /// Whether what is there is as the precondition wants it.
 pub(super) fn check(
     precondition: &Precondition,
@@ -208,4 +238,47 @@ pub(super) fn check(
 pub(super) fn manifest_end(key: &[u8]) -> Result<u64, Damaged> {
     let bytes = key.last_chunk::<8>().ok_or(Damaged { what: "row key", why: "it is cut short" })?;
     Ok(u64::from_be_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    //! A manifest some of whose rows went while it was read is never taken for a shorter one.
+    use super::*;
+
+    /// Rows of 100 bytes each, of two terms, that end at these offsets.
+    fn rows(ends: &[u64]) -> Vec<(Vec<u8>, bytes::Bytes)> {
+        let term = |bytes| Term { pack: PackId([7; 16]), first: 0, count: 1, repeats: false, bytes };
+        ends.iter().map(|end| (key::manifest(&[1; 16], *end), row::encode_terms(&[term(60), term(40)]))).collect()
+    }
+
+    /// The number of terms and the offset of the first, or why there are none.
+    fn read(start: u64, ends: &[u64]) -> Result<(usize, u64), Damaged> {
+        let mut stretch = Stretch::from(start);
+        for (key, value) in rows(ends) {
+            stretch.take(&key, &value)?;
+        }
+        Ok((stretch.terms.len(), stretch.first.unwrap()))
+    }
+
+    #[test]
+    fn rows_follow_each_other_without_a_hole() {
+        assert_eq!(read(0, &[100, 200, 300]), Ok((6, 0)));
+        assert_eq!(read(100, &[200, 300]), Ok((4, 100)));
+        assert_eq!(read(199, &[200]), Ok((2, 100)));
+        for (start, ends) in [
+            // In the middle: between two looks, the rows from the front up to there were removed.
+            (0, &[100, 300][..]),
+            (0, &[100, 200, 1_300]),
+            // At the front: before the first look.
+            (0, &[200, 300]),
+            (99, &[200]),
+            (100, &[300]),
+            // What overlaps, repeats or begins before the object does is no manifest either.
+            (0, &[100, 150]),
+            (0, &[100, 100]),
+            (0, &[99]),
+        ] {
+            assert_eq!(read(start, ends), Err(INCOMPLETE), "{start}, {ends:?}");
+        }
+    }
 }
