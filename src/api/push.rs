@@ -292,8 +292,14 @@ async fn open(State(state): State<ApiState>, push: Push) -> ApiResult<Json<PushU
     let open = state.store().list_uploads_after(&push.bucket, push.key.as_str(), None, UPLOADS_MAX).await?;
     let is_it = |upload: &&UploadInfo| upload.key == push.key && upload.headers.get(PUSHED) == Some(&name);
     if let Some(UploadInfo { id, .. }) = open.iter().find(is_it) {
-        let parts = state.store().list_parts(&push.bucket, &push.key, id).await?;
-        return Ok(Json(PushUpload { upload: *id, parts: parts.into_iter().map(PushPart::from).collect() }));
+        match state.store().list_parts(&push.bucket, &push.key, id).await {
+            // It has ended since it was listed.
+            Err(StoreError::NoSuchUpload(_)) => {}
+            parts => {
+                let parts = parts?.into_iter().map(PushPart::from).collect();
+                return Ok(Json(PushUpload { upload: *id, parts }));
+            }
+        }
     }
     let mut headers = push.headers;
     headers.insert(PUSHED.to_owned(), name);

@@ -194,6 +194,31 @@ impl Store {
         sum_up: impl Fn(&UploadInfo, &[PartInfo]) -> Result<(BTreeMap<String, String>, Bytes), StoreError>,
     ) -> Result<ObjectInfo, StoreError> {
         let _activity = self.inner.activities.begin();
+        match self.try_complete(bucket, object, upload, parts, precondition, sum_up).await {
+            // Another call may have completed or aborted the upload meanwhile: its parts, its row and what it was to replace are then no
+            // longer what they were, and that is no fault of what this call says.
+            Err(
+                error @ (StoreError::InvalidPart { .. }
+                | StoreError::PreconditionFailed
+                | StoreError::NoSuchKey(_)
+                | StoreError::Busy),
+            ) => {
+                self.upload_row(bucket, object, *upload).await?;
+                Err(error)
+            }
+            other => other,
+        }
+    }
+
+    async fn try_complete(
+        &self,
+        bucket: &BucketName,
+        object: &ObjectKey,
+        upload: &UploadId,
+        parts: &[(u32, String)],
+        precondition: &Precondition,
+        sum_up: impl Fn(&UploadInfo, &[PartInfo]) -> Result<(BTreeMap<String, String>, Bytes), StoreError>,
+    ) -> Result<ObjectInfo, StoreError> {
         let upload_row = self.upload_row(bucket, object, *upload).await?;
         let upload_bytes = upload_row.encode();
         let (stored, terms, root_digest) = self.joined(*upload, parts).await?;
@@ -227,15 +252,7 @@ impl Store {
         let upload_key = key::upload(bucket, object, *upload);
         let with =
             |tx: Transaction| tx.expect(upload_key.clone(), Some(upload_bytes.clone())).delete(upload_key.clone());
-        let completed = self.inner.commit_object(bucket, object, row, precondition, with).await;
-        let info = match completed {
-            // The upload's row is one of those expected: if it went, another call completed or aborted it.
-            Err(StoreError::Busy) => {
-                self.upload_row(bucket, object, *upload).await?;
-                return Err(StoreError::Busy);
-            }
-            other => other?,
-        };
+        let info = self.inner.commit_object(bucket, object, row, precondition, with).await?;
         self.drop_parts(*upload, stored).await;
         Ok(info)
     }
@@ -290,8 +307,9 @@ impl Store {
         object: &ObjectKey,
         upload: &UploadId,
     ) -> Result<Vec<PartInfo>, StoreError> {
-        self.upload_row(bucket, object, *upload).await?;
         let parts = self.part_rows(*upload).await?;
+        // An upload goes before its parts do: if it is there now, these were all.
+        self.upload_row(bucket, object, *upload).await?;
         Ok(parts.iter().map(|(number, row)| part_info(*number, row)).collect())
     }
 

@@ -9,6 +9,7 @@
 mod agent;
 mod api;
 mod batch;
+mod between;
 mod bmc;
 mod care;
 mod damage;

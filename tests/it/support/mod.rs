@@ -1,5 +1,6 @@
 //! An appliance for a test: the real binary on ports of its own, in a folder of its own, gone when dropped.
 
+pub(crate) mod hooked;
 pub(crate) mod rows;
 pub(crate) mod simulated;
 
