@@ -15,7 +15,7 @@ use super::error::store_error;
 use super::{Door, body, convert, lock, tags};
 use crate::format::row::PartList;
 use crate::model::{BucketName, ByteRange, ObjectKey, VersionId};
-use crate::store::{BucketInfo, ByteStream, ObjectInfo};
+use crate::store::{BucketInfo, ByteStream, ObjectInfo, StoreError};
 
 /// How often a ranged read starts over because the object was replaced between its two looks.
 const READ_TRIES: u32 = 5;
@@ -175,7 +175,12 @@ impl Door {
             let seen = self.store.head_version(bucket, key, version).await.map_err(store_error)?;
             conditions.check(&seen)?;
             let range = wanted.of(&seen)?;
-            let (info, stream) = self.store.get_version(bucket, key, version, range).await.map_err(store_error)?;
+            let read = match self.store.get_version(bucket, key, version, range).await {
+                // What was within the object that was seen lies outside of the one that is there now.
+                Err(StoreError::InvalidRange { .. }) => continue,
+                read => read,
+            };
+            let (info, stream) = read.map_err(store_error)?;
             if info.etag == seen.etag && info.modified == seen.modified && info.version == seen.version {
                 return Ok((info, range, stream));
             }

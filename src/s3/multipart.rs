@@ -178,10 +178,14 @@ impl Door {
         let opened = self.encryption_of(&source.bucket, &info, source_headers!(input))?;
         let encryption = self.encryption_of_upload(&bucket, &about, customer_headers!(input))?;
         let range = super::copy::part_range(input.copy_source_range.as_deref(), info.size)?;
-        let read = self.store.get_version(&source.bucket, &source.key, source.version, range).await;
-        let (read, stream) = read.map_err(store_error)?;
+        let replaced = || s3_error!(SlowDown, "The source was replaced while it was copied.");
+        let (read, stream) = match self.store.get_version(&source.bucket, &source.key, source.version, range).await {
+            // What was within the source that was seen lies outside of the one that is there now.
+            Err(StoreError::InvalidRange { .. }) => return Err(replaced()),
+            read => read.map_err(store_error)?,
+        };
         if read != info {
-            return Err(s3_error!(SlowDown, "The source was replaced while it was copied."));
+            return Err(replaced());
         }
         let stream = opened.unseal(&source.bucket, &read, range.map_or(0, |range| range.start), stream)?;
         let length = range.map_or(info.size, |range| range.len());

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 
 use super::Store;
-use super::error::StoreError;
+use super::error::{BoxError, StoreError};
 use super::ingest::{known, take};
 use super::multipart::part_info;
 use super::types::{ENCRYPTION, Given, ObjectInfo, PartInfo, Precondition, PutRequest, UPLOAD};
@@ -33,17 +33,20 @@ impl Store {
         object: &ObjectKey,
         stretch: ByteRange,
     ) -> Result<Signature, StoreError> {
-        let info = self.head(bucket, object).await?;
-        if info.headers.contains_key(ENCRYPTION) {
+        let within = |size| {
+            let end = stretch.end.min(stretch.start.saturating_add(SIGNED_MAX)).min(size);
+            Ok(ByteRange { start: stretch.start.min(end), end })
+        };
+        let opened = self.open_object(bucket, object, None, within).await?;
+        if opened.info.headers.contains_key(ENCRYPTION) {
             return Err(StoreError::Unfit("The object is encrypted."));
         }
-        let end = stretch.end.min(stretch.start.saturating_add(SIGNED_MAX)).min(info.size);
-        let range = ByteRange { start: stretch.start.min(end), end };
-        let (info, mut bytes) = self.get(bucket, object, Some(range)).await?;
-        let mut signature = Signature { etag: info.etag, start: range.start, pieces: Vec::new() };
+        let start = opened.range.start;
+        let (info, mut bytes) = opened.read();
+        let mut signature = Signature { etag: info.etag, start, pieces: Vec::new() };
         let mut open: Vec<u8> = Vec::new();
         loop {
-            let more = bytes.next().await.transpose().map_err(StoreError::Body)?;
+            let more = bytes.next().await.transpose().map_err(told)?;
             let last = more.is_none();
             open.extend_from_slice(&more.unwrap_or_default());
             let (cut, rest) = blocking(move || {
@@ -134,4 +137,9 @@ impl Store {
             other => other,
         }
     }
+}
+
+/// What ended an object's bytes.
+fn told(error: BoxError) -> StoreError {
+    error.downcast::<StoreError>().map_or_else(StoreError::Body, |error| *error)
 }

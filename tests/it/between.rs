@@ -1,16 +1,23 @@
 //! What happens between two looks of one call at the store, on the real rows: somebody else's call, to its end, at the very place where it
 //! matters. The call then answers as if it had come before that other one, or after it, and never of a mixture.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bedplate::auth::{Auth, MasterSource, RootCredentials};
 use bedplate::format::row::key as row;
 use bedplate::meta::Embedded;
-use bedplate::model::{BucketName, ObjectKey, UploadId};
+use bedplate::model::{BucketName, ByteRange, ObjectKey, Secret, UploadId};
+use bedplate::s3::{S3Config, S3Door};
 use bedplate::store::{ByteStream, PackHome, Precondition, PutRequest, Store, StoreError};
+use bedplate::sys::wire::{self, Patience, Tls};
 use bedplate::sys::worker::Workers;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::hooked::Hooked;
 
@@ -33,6 +40,10 @@ async fn open(dir: &Path) -> (Store, Arc<Hooked>, Workers) {
     let store = Store::open(rows.clone(), PackHome::local(dir.join("packs")), &workers).await.unwrap();
     store.create_bucket(&bucket(), "root").await.unwrap();
     (store, rows, workers)
+}
+
+async fn put(store: &Store, name: &str, bytes: &[u8]) {
+    store.put(&bucket(), &key(name), body(bytes), PutRequest::default()).await.unwrap();
 }
 
 /// An upload with one part; its number and entity tag.
@@ -106,6 +117,68 @@ async fn parts_are_listed_of_open_uploads_only() {
     );
     let listed = store.list_parts(&bucket(), &key("listed"), &upload).await;
     assert!(matches!(listed, Err(StoreError::NoSuchUpload(_))), "{listed:?}");
+    store.close().await;
+    workers.stop().await;
+}
+
+/// S3 over the store, and a policy that lets everybody read and put. Its address.
+async fn open_door(dir: &Path, store: &Store, rows: &Arc<Hooked>, workers: &Workers) -> SocketAddr {
+    let root = RootCredentials { access_key: "ROOT".into(), secret_key: Secret::new("root-secret") };
+    let auth = Auth::open(rows.clone(), root, &MasterSource { data: dir.to_owned(), file: None }).await.unwrap();
+    let door = S3Door::new(store.clone(), auth, &S3Config::default()).unwrap();
+    let policy = serde_json::json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": "*",
+        "Action": ["s3:GetObject", "s3:PutObject"], "Resource": "arn:aws:s3:::between/*"}]});
+    store.set_setting(&bucket(), "policy", Some(policy.to_string().into())).await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    workers.spawn("S3 door", wire::serve(listener, Tls::Off, door, Patience::default(), workers.token()));
+    address
+}
+
+/// The answer to a request with these headers and this body, head and all.
+async fn ask(address: SocketAddr, what: &str, headers: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = format!("{what} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n");
+    stream.write_all((head + body).as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_range_of_an_object_that_shrinks_is_one_of_what_it_was_or_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, rows, workers) = open(dir.path()).await;
+    let address = open_door(dir.path(), &store, &rows, &workers).await;
+    for (range, expected) in [("bytes=0-", "206"), ("bytes=0-5999", "206"), ("bytes=5000-", "416")] {
+        put(&store, "shrinks", &[b'a'; 9_000]).await;
+        let other = store.clone();
+        rows.after_next_get(row::object(&bucket(), &key("shrinks")), async move {
+            put(&other, "shrinks", &[b'b'; 100]).await;
+        });
+        let answer = ask(address, "GET /between/shrinks", &format!("Range: {range}\r\n"), "").await;
+        assert!(rows.has_happened());
+        assert!(answer.starts_with(&format!("HTTP/1.1 {expected}")), "{range}: {answer}");
+        assert!(expected == "416" || answer.ends_with(&format!("\r\n\r\n{}", "b".repeat(100))), "{answer}");
+    }
+    store.close().await;
+    workers.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signature_is_of_one_object() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, rows, workers) = open(dir.path()).await;
+    put(&store, "shrinks", &[b'a'; 300_000]).await;
+    let other = store.clone();
+    rows.after_next_get(row::object(&bucket(), &key("shrinks")), async move {
+        put(&other, "shrinks", &[b'b'; 100]).await;
+    });
+    let whole = ByteRange { start: 0, end: 300_000 };
+    let signature = store.signature(&bucket(), &key("shrinks"), whole).await.unwrap();
+    assert!(rows.has_happened());
+    // What was found first is what is read, to its end.
+    assert_eq!(signature.pieces.iter().map(|piece| u64::from(piece.len)).sum::<u64>(), 300_000);
     store.close().await;
     workers.stop().await;
 }
