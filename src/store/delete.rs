@@ -1,11 +1,13 @@
 //! Deletes: of an object, which in a bucket that keeps versions writes a delete marker, or of one version.
 
+use bytes::Bytes;
+
 use super::Store;
 use super::error::StoreError;
 use super::lock;
 use super::types::{DeleteRequest, Deleted};
 use super::version::{Moved, Removal, Succession};
-use crate::format::row::{ObjectRow, key};
+use crate::format::row::{BucketRow, ObjectRow, key};
 use crate::meta::{MetaError, Transaction};
 use crate::model::{BucketName, ObjectKey, VersionId, Versioning};
 use crate::sys::clock;
@@ -46,7 +48,10 @@ impl Store {
         let _activity = self.inner.activities.begin();
         for _ in 0..TRIES {
             let planned = match request.version {
-                None => self.plan_delete(bucket, object, request).await?,
+                None => {
+                    let bucket_row = self.inner.bucket_row(bucket).await?;
+                    self.plan_delete(bucket, bucket_row, object, request).await?
+                }
                 Some(_) => self.plan_removal(bucket, object, request).await?,
             };
             if planned.tx.is_empty() {
@@ -68,14 +73,14 @@ impl Store {
         Err(StoreError::Busy)
     }
 
-    /// Of the object as it is now.
+    /// Of the object as it is now, in the bucket as it was found.
     async fn plan_delete(
         &self,
         bucket: &BucketName,
+        bucket_row: (BucketRow, Bytes),
         object: &ObjectKey,
         request: &DeleteRequest,
     ) -> Result<Planned, StoreError> {
-        let bucket_row = self.inner.bucket_row(bucket).await?;
         let found = self.inner.newest(bucket, &bucket_row.0, object).await?;
         let there = found.as_ref().filter(|found| !found.row.marker);
         if let Some(there) = there {
@@ -105,9 +110,9 @@ impl Store {
         object: &ObjectKey,
         request: &DeleteRequest,
     ) -> Result<Planned, StoreError> {
-        let (bucket_row, _) = self.inner.bucket_row(bucket).await?;
+        let (bucket_row, bytes) = self.inner.bucket_row(bucket).await?;
         if bucket_row.versioning == Versioning::Off && request.version == Some(VersionId::Null) {
-            return self.plan_delete(bucket, object, request).await;
+            return self.plan_delete(bucket, (bucket_row, bytes), object, request).await;
         }
         let mut outcome = Deleted { version: request.version, ..Deleted::default() };
         let found = match request.version {

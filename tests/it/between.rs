@@ -9,9 +9,11 @@ use std::time::Duration;
 use bedplate::auth::{Auth, MasterSource, RootCredentials};
 use bedplate::format::row::key as row;
 use bedplate::meta::Embedded;
-use bedplate::model::{BucketName, ByteRange, ObjectKey, Secret, UploadId};
+use bedplate::model::{BucketName, ByteRange, ObjectKey, Secret, UploadId, VersionId, Versioning};
 use bedplate::s3::{S3Config, S3Door};
-use bedplate::store::{ByteStream, PackHome, Precondition, PutRequest, Store, StoreError};
+use bedplate::store::{
+    ByteStream, DeleteRequest, PackHome, Precondition, PutRequest, Store, StoreError, VersionListRequest,
+};
 use bedplate::sys::wire::{self, Patience, Tls};
 use bedplate::sys::worker::Workers;
 use bytes::Bytes;
@@ -117,6 +119,27 @@ async fn parts_are_listed_of_open_uploads_only() {
     );
     let listed = store.list_parts(&bucket(), &key("listed"), &upload).await;
     assert!(matches!(listed, Err(StoreError::NoSuchUpload(_))), "{listed:?}");
+    store.close().await;
+    workers.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_object_is_removed_as_its_bucket_was_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, rows, workers) = open(dir.path()).await;
+    put(&store, "one", b"content").await;
+    let other = store.clone();
+    rows.after_next_get(row::bucket(&bucket()), async move {
+        other.set_versioning(&bucket(), Versioning::Enabled).await.unwrap();
+    });
+    let request = DeleteRequest { version: Some(VersionId::Null), ..DeleteRequest::default() };
+    let deleted = store.delete_as(&bucket(), &key("one"), &request).await.unwrap();
+    assert!(rows.has_happened());
+    // The version that was named is gone for good, and no marker is there in its place.
+    assert!(deleted.existed && !deleted.marker, "{deleted:?}");
+    let all = VersionListRequest { limit: 10, ..VersionListRequest::default() };
+    let left = store.list_versions(&bucket(), &all).await.unwrap().versions;
+    assert!(left.is_empty(), "{left:?}");
     store.close().await;
     workers.stop().await;
 }
