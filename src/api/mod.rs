@@ -44,7 +44,7 @@ use crate::image::{Catalogue, ImageError};
 use crate::job::JobView;
 use crate::model::{ImageRef, JobId};
 use crate::rack::{Conductor, ImageFacts, Images};
-use crate::store::{BoxError, Store};
+use crate::store::{BoxError, BucketIdentity, Store};
 use crate::sys::lane::Lane;
 use crate::sys::wire::{IdleBody, Peer, ShownPin};
 use crate::telemetry::metrics;
@@ -62,8 +62,13 @@ pub enum Leave {
     Refused,
     /// It may over S3 only: the bucket encrypts what is put into it.
     Encrypted,
-    /// It may; the object has these headers, as it would have over S3.
-    Granted(BTreeMap<String, String>),
+    /// It may.
+    Granted {
+        /// Into this bucket, and no other of its name.
+        bucket: BucketIdentity,
+        /// The headers that the object has, as it would have them over S3.
+        headers: BTreeMap<String, String>,
+    },
 }
 
 /// Who may read and write which objects: S3's owners and policies, asked by this door.

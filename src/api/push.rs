@@ -24,7 +24,8 @@ use crate::format::known::{LIST_BYTES_MAX, decode_digests, encode_bits, encode_d
 use crate::format::push::PushReader;
 use crate::model::{BucketName, ByteRange, Digest, ObjectKey, UploadId};
 use crate::store::{
-    ByteStream, Given, ObjectInfo, PUSHED, PartInfo, PatchBase, PutRequest, RecordStream, StoreError, UploadInfo,
+    ByteStream, Given, ObjectInfo, PUSHED, PartInfo, PatchBase, Precondition, PutRequest, RecordStream, StoreError,
+    UploadInfo,
 };
 use crate::sys::lane::{Crowded, Pulse, Seat};
 use crate::sys::wire::Peer;
@@ -163,7 +164,8 @@ struct Push {
     peer: Option<Peer>,
     bucket: BucketName,
     key: ObjectKey,
-    headers: std::collections::BTreeMap<String, String>,
+    /// What is put, as the gate lets it be.
+    request: PutRequest,
     query: PushQuery,
 }
 
@@ -180,8 +182,11 @@ impl FromRequestParts<ApiState> for Push {
             bucket.map_err(|error| ApiError::bad_request(error.body_text(), "correct the name in the address"))?;
         let Query(query) = Query::<PushQuery>::from_request_parts(parts, state).await?;
         let leave = state.gate().may_put(&caller, peer, &bucket, &query.key).await;
-        let headers = match leave.map_err(|error| ApiError::internal(&*error))? {
-            Leave::Granted(headers) => headers,
+        let request = match leave.map_err(|error| ApiError::internal(&*error))? {
+            Leave::Granted { bucket, headers } => {
+                let precondition = Precondition { bucket: Some(bucket), ..Precondition::default() };
+                PutRequest { headers, precondition, ..PutRequest::default() }
+            }
             Leave::Refused => {
                 return Err(ApiError::new(
                     StatusCode::FORBIDDEN,
@@ -200,7 +205,7 @@ impl FromRequestParts<ApiState> for Push {
             }
         };
         let (bucket, key) = (parse(&bucket)?, parse(&query.key)?);
-        Ok(Self { caller, peer, bucket, key, headers, query })
+        Ok(Self { caller, peer, bucket, key, request, query })
     }
 }
 
@@ -272,8 +277,7 @@ async fn object(State(state): State<ApiState>, push: Push, body: Body) -> ApiRes
     let turn = Turn::of(&state).await?;
     let base = push.base(&state).await?;
     let given = Given { records: records(turn.body(body)), prove: push.prove(&state)?, base };
-    let request = PutRequest { headers: push.headers, ..PutRequest::default() };
-    match state.store().put_given(&push.bucket, &push.key, given, request).await {
+    match state.store().put_given(&push.bucket, &push.key, given, push.request).await {
         Ok(info) => Ok(Json(PushedObject::from(info)).into_response()),
         Err(error) => turn.failed(error),
     }
@@ -301,9 +305,8 @@ async fn open(State(state): State<ApiState>, push: Push) -> ApiResult<Json<PushU
             }
         }
     }
-    let mut headers = push.headers;
-    headers.insert(PUSHED.to_owned(), name);
-    let request = PutRequest { headers, ..PutRequest::default() };
+    let mut request = push.request;
+    request.headers.insert(PUSHED.to_owned(), name);
     let upload = state.store().create_upload(&push.bucket, &push.key, request).await?;
     Ok(Json(PushUpload { upload, parts: Vec::new() }))
 }

@@ -62,8 +62,12 @@ pub(super) fn length(length: Option<i64>) -> S3Result<Option<u64>> {
     length.map(u64::try_from).transpose().map_err(|_| s3_error!(InvalidArgument, "Content-Length is negative."))
 }
 
-/// The conditions on a write.
-pub(super) fn precondition(if_match: Option<&ETagCondition>, if_none_match: Option<&ETagCondition>) -> Precondition {
+/// The conditions on a write: those of the request, and that the bucket is still the one that it was let into.
+pub(super) fn precondition(
+    place: &BucketInfo,
+    if_match: Option<&ETagCondition>,
+    if_none_match: Option<&ETagCondition>,
+) -> Precondition {
     let if_match = if_match.map(|condition| match condition {
         ETagCondition::ETag(etag) => etag.value().trim_matches('"').to_owned(),
         ETagCondition::Any => "*".to_owned(),
@@ -73,7 +77,7 @@ pub(super) fn precondition(if_match: Option<&ETagCondition>, if_none_match: Opti
         Some(ETagCondition::Any) => (true, None),
         Some(ETagCondition::ETag(etag)) => (false, Some(etag.value().trim_matches('"').to_owned())),
     };
-    Precondition { if_match, if_none_match_any, if_none_match }
+    Precondition { bucket: Some(place.identity()), if_match, if_none_match_any, if_none_match }
 }
 
 /// Storage classes that are read at once; all are stored alike, and the class is a label.

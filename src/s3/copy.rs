@@ -114,7 +114,7 @@ impl Door {
         let tags = if replace_tags { tags::from_header(input.tagging.as_deref())? } else { BTreeMap::new() };
         own.extend(lock::for_write(&self.store, &place, lock_wish!(input)).await?);
         let mut new = New { own, content_type: replace.then_some(input.content_type), tags, replace_tags, sums: None };
-        let precondition = convert::precondition(input.if_match.as_ref(), input.if_none_match.as_ref());
+        let precondition = convert::precondition(&place, input.if_match.as_ref(), input.if_none_match.as_ref());
         let copied = if opened.shares_bytes_with(&encryption) {
             if let Some(wanted) = asked {
                 new.sums = self.checksum_for(&source, &info, &opened, wanted).await?;

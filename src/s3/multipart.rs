@@ -110,7 +110,9 @@ impl Door {
         headers.extend(scheme.headers());
         let encryption = self.encryption_for(&place, &key, &encryption_wish!(input), &Encryption::NONE).await?;
         headers.extend(encryption.headers());
-        let put = PutRequest { content_type: input.content_type.clone(), headers, ..PutRequest::default() };
+        let precondition = convert::precondition(&place, None, None);
+        let put =
+            PutRequest { content_type: input.content_type.clone(), headers, precondition, ..PutRequest::default() };
         let upload = self.store.create_upload(&bucket, &key, put).await.map_err(store_error)?;
         let mut output = CreateMultipartUploadOutput {
             bucket: Some(input.bucket),
@@ -224,7 +226,7 @@ impl Door {
             let about = self.store.upload(&bucket, &key, &upload).await.map_err(store_error)?;
             self.encryption_of_upload(&bucket, &about, customer)?;
         }
-        let precondition = convert::precondition(input.if_match.as_ref(), input.if_none_match.as_ref());
+        let precondition = convert::precondition(&place, input.if_match.as_ref(), input.if_none_match.as_ref());
         let whole = given_checksums!(input);
         let kind = input.checksum_type.as_ref().map(|kind| kind.as_str().to_owned());
         let size = convert::length(input.mpu_object_size)?;

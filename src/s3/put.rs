@@ -36,7 +36,7 @@ impl Door {
         let mut put = PutRequest {
             content_type: input.content_type.clone(),
             headers,
-            precondition: convert::precondition(input.if_match.as_ref(), input.if_none_match.as_ref()),
+            precondition: convert::precondition(&place, input.if_match.as_ref(), input.if_none_match.as_ref()),
             expected_bytes: convert::length(input.content_length)?,
             expected_md5: convert::md5(input.content_md5.as_deref())?,
             late: late.clone(),

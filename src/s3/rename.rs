@@ -39,8 +39,11 @@ impl Door {
             }
             conditions.check(info).map_err(|_| StoreError::PreconditionFailed)
         };
-        let target =
-            convert::precondition(input.destination_if_match.as_ref(), input.destination_if_none_match.as_ref());
+        let target = convert::precondition(
+            access.bucket(),
+            input.destination_if_match.as_ref(),
+            input.destination_if_none_match.as_ref(),
+        );
         let (bucket, from, to) = (convert::bucket(&input.bucket)?, convert::key(source)?, convert::key(&input.key)?);
         self.store.rename(&bucket, &from, &to, fits, &target).await.map_err(store_error)?;
         Ok(S3Response::new(RenameObjectOutput::default()))

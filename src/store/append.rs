@@ -33,6 +33,8 @@ impl Store {
         describe: impl Fn(&ObjectInfo, &BTreeMap<String, String>, u64) -> Result<BTreeMap<String, String>, StoreError>,
     ) -> Result<ObjectInfo, StoreError> {
         let _activity = self.inner.activities.begin();
+        let precondition = self.inner.begin_write(bucket, &request.precondition).await?;
+        let request = PutRequest { precondition, ..request };
         let bucket_row = self.inner.bucket_row(bucket).await?.0;
         if self.at_offset(bucket, &bucket_row, object, offset).await?.is_none() {
             return self.begin_object(bucket, object, body, request).await;
@@ -43,7 +45,7 @@ impl Store {
         let (learned, added_bytes, added_md5) = (request.late.get(), added.size, added.md5);
         let added = part(added);
         for _ in 0..TRIES {
-            let bucket_row = self.inner.bucket_row(bucket).await?;
+            let bucket_row = self.inner.same_bucket(bucket, request.precondition.bucket.as_ref()).await?;
             let Some(found) = self.at_offset(bucket, &bucket_row.0, object, offset).await? else {
                 return Err(StoreError::WrongOffset { size: 0 });
             };

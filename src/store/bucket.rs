@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::error::StoreError;
-use super::types::BucketInfo;
+use super::types::{BucketIdentity, BucketInfo, Precondition};
 use super::{Inner, Store};
 use crate::format::field::Damaged;
 use crate::format::row::{BucketRow, key};
@@ -35,6 +35,33 @@ impl Inner {
         }
         Ok((row, bytes))
     }
+
+    /// As [`Inner::bucket_row`], of this bucket and no other that has its name by now.
+    pub(super) async fn same_bucket(
+        &self,
+        bucket: &BucketName,
+        wanted: Option<&BucketIdentity>,
+    ) -> Result<(BucketRow, Bytes), StoreError> {
+        let (row, bytes) = self.bucket_row(bucket).await?;
+        match wanted {
+            Some(wanted) if *wanted != identity(&row) => Err(StoreError::NoSuchBucket(bucket.clone())),
+            _ => Ok((row, bytes)),
+        }
+    }
+
+    /// What is wanted of a write that begins now: from here on, the bucket must stay the one that it is.
+    pub(super) async fn begin_write(
+        &self,
+        bucket: &BucketName,
+        wanted: &Precondition,
+    ) -> Result<Precondition, StoreError> {
+        let (row, _) = self.same_bucket(bucket, wanted.bucket.as_ref()).await?;
+        Ok(Precondition { bucket: Some(identity(&row)), ..wanted.clone() })
+    }
+}
+
+fn identity(row: &BucketRow) -> BucketIdentity {
+    BucketIdentity { owner: row.owner.clone(), created: row.created }
 }
 
 impl Store {

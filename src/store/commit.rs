@@ -159,7 +159,7 @@ impl Inner {
     ) -> Result<(ObjectRow, Option<ObjectRow>), StoreError> {
         let packs = self.packs_of(&row.body, row.size).await?;
         for _ in 0..TRIES {
-            let bucket_row = self.bucket_row(bucket).await?;
+            let bucket_row = self.same_bucket(bucket, precondition.bucket.as_ref()).await?;
             let found = self.newest(bucket, &bucket_row.0, object).await?;
             let there = found.as_ref().map(|found| &found.row).filter(|row| !row.marker);
             check(precondition, there, object)?;

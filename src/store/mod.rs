@@ -54,9 +54,9 @@ pub use lock::{LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL};
 pub use object::OpenObject;
 pub use snapshot::{Change, ChangeKind, SnapshotDiff, SnapshotInfo};
 pub use types::{
-    BucketInfo, ByteStream, DeleteRequest, Deleted, ENCRYPTION, FsckError, FsckOptions, FsckReport, Given, LateHeaders,
-    LateMd5, ListPage, ListRequest, ObjectInfo, PUSHED, PartInfo, PatchBase, Precondition, PutRequest, RecordStream,
-    Stats, UPLOAD, UploadInfo, VersionInfo, VersionListRequest, VersionPage,
+    BucketIdentity, BucketInfo, ByteStream, DeleteRequest, Deleted, ENCRYPTION, FsckError, FsckOptions, FsckReport,
+    Given, LateHeaders, LateMd5, ListPage, ListRequest, ObjectInfo, PUSHED, PartInfo, PatchBase, Precondition,
+    PutRequest, RecordStream, Stats, UPLOAD, UploadInfo, VersionInfo, VersionListRequest, VersionPage,
 };
 
 use crate::format::row::{self, key};

@@ -37,7 +37,7 @@ impl Store {
         let upload = UploadId(entropy::fresh_id());
         let row = UploadRow { created: clock::now(), described: request.described() };
         for _ in 0..TRIES {
-            let (_, bucket_bytes) = self.inner.bucket_row(bucket).await?;
+            let (_, bucket_bytes) = self.inner.same_bucket(bucket, request.precondition.bucket.as_ref()).await?;
             let tx = Transaction::new()
                 .expect(key::bucket(bucket), Some(bucket_bytes))
                 .put(key::upload(bucket, object, upload), row.encode());

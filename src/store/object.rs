@@ -73,7 +73,7 @@ impl Store {
         body: ByteStream,
         request: PutRequest,
     ) -> Result<ObjectInfo, StoreError> {
-        self.inner.bucket_row(bucket).await?;
+        let precondition = self.inner.begin_write(bucket, &request.precondition).await?;
         let _activity = self.inner.activities.begin();
         let expected = Expected {
             may_inline: *bucket != BucketName::images(),
@@ -91,7 +91,7 @@ impl Store {
             body: self.inner.lay_down(ingested.content).await?,
             ..ObjectRow::empty()
         };
-        self.inner.commit_object(bucket, object, row, &request.precondition, |tx| tx).await
+        self.inner.commit_object(bucket, object, row, &precondition, |tx| tx).await
     }
 
     /// Stores a file of this machine under the key. Its entity tag is its root digest, not its MD5: that would take longer than all else.
@@ -101,7 +101,7 @@ impl Store {
         object: &ObjectKey,
         file: File,
     ) -> Result<ObjectInfo, StoreError> {
-        self.inner.bucket_row(bucket).await?;
+        let precondition = self.inner.begin_write(bucket, &Precondition::default()).await?;
         let _activity = self.inner.activities.begin();
         let expected = Expected { may_inline: *bucket != BucketName::images(), sums: false, bytes: None, md5: None };
         let ingested = ingest(&self.inner, Source::File(file), expected).await?;
@@ -113,7 +113,7 @@ impl Store {
             body: self.inner.lay_down(ingested.content).await?,
             ..ObjectRow::empty()
         };
-        self.inner.commit_object(bucket, object, row, &Precondition::default(), |tx| tx).await
+        self.inner.commit_object(bucket, object, row, &precondition, |tx| tx).await
     }
 
     /// The row of an object, or of one of its versions; a delete marker is none.
@@ -252,6 +252,7 @@ impl Store {
         describe: impl Fn(&ObjectInfo) -> Result<PutRequest, StoreError>,
         precondition: &Precondition,
     ) -> Result<ObjectInfo, StoreError> {
+        let precondition = self.inner.begin_write(to.0, precondition).await?;
         let _activity = self.inner.activities.begin();
         let whole = |row: &ObjectRow| Ok(ByteRange { start: 0, end: row.size });
         let (found, _, (terms, _)) = self.row_and_terms(from.0, from.1, from.2, whole).await?;
@@ -262,6 +263,6 @@ impl Store {
             other => other.clone(),
         };
         let row = ObjectRow { modified: clock::now(), described, body, ..source };
-        self.inner.commit_object(to.0, to.1, row, precondition, |tx| tx).await
+        self.inner.commit_object(to.0, to.1, row, &precondition, |tx| tx).await
     }
 }

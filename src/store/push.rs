@@ -71,7 +71,7 @@ impl Store {
         given: Given,
         request: PutRequest,
     ) -> Result<ObjectInfo, StoreError> {
-        self.inner.bucket_row(bucket).await?;
+        let precondition = self.inner.begin_write(bucket, &request.precondition).await?;
         let _activity = self.inner.activities.begin();
         let taken = take(&self.inner, given).await?;
         let row = ObjectRow {
@@ -83,7 +83,7 @@ impl Store {
             body: self.inner.lay_down(taken.content).await?,
             ..ObjectRow::empty()
         };
-        self.inner.commit_object(bucket, object, row, &request.precondition, |tx| tx).await
+        self.inner.commit_object(bucket, object, row, &precondition, |tx| tx).await
     }
 
     /// Stores what is given as a part, in place of an earlier one of the same number. Durable when it returns. Its entity tag is the

@@ -25,7 +25,7 @@ impl Store {
     ) -> Result<ObjectInfo, StoreError> {
         let _activity = self.inner.activities.begin();
         for _ in 0..TRIES {
-            let (bucket_row, bucket_bytes) = self.inner.bucket_row(bucket).await?;
+            let (bucket_row, bucket_bytes) = self.inner.same_bucket(bucket, target.bucket.as_ref()).await?;
             if bucket_row.versioning != Versioning::Off {
                 return Err(StoreError::BucketState("a bucket that keeps versions cannot rename; copy and delete"));
             }

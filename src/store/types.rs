@@ -118,9 +118,11 @@ impl PutRequest {
     }
 }
 
-/// What must hold of the object that is there, checked in the transaction that writes.
+/// What must hold of the bucket, and of the object that is there, checked in the transaction that writes.
 #[derive(Clone, Debug, Default)]
 pub struct Precondition {
+    /// The bucket must be this one; another of its name is none. Without it, the one that is there when the write begins.
+    pub bucket: Option<BucketIdentity>,
     /// Its entity tag, without quotes; `*` is any. An absent object answers `NoSuchKey`.
     pub if_match: Option<String>,
     /// There must be no object.
@@ -172,6 +174,23 @@ pub struct BucketInfo {
     /// Whether its versions can be locked.
     #[serde(default)]
     pub object_lock: bool,
+}
+
+impl BucketInfo {
+    /// Which of all buckets of its name it is.
+    #[must_use]
+    pub fn identity(&self) -> BucketIdentity {
+        BucketIdentity { owner: self.owner.clone(), created: self.created }
+    }
+}
+
+/// Which bucket of a name it is: once a bucket is removed anybody may make one of its name, and a right to the one is none to the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BucketIdentity {
+    /// Who made it.
+    pub(super) owner: String,
+    /// When.
+    pub(super) created: Timestamp,
 }
 
 /// An object.

@@ -1,18 +1,22 @@
 //! What happens between two looks of one call at the store, on the real rows: somebody else's call, to its end, at the very place where it
 //! matters. The call then answers as if it had come before that other one, or after it, and never of a mixture.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bedplate::auth::{Auth, MasterSource, RootCredentials};
+use bedplate::format::digest::RootDigest;
+use bedplate::format::push::Record;
 use bedplate::format::row::key as row;
 use bedplate::meta::Embedded;
 use bedplate::model::{BucketName, ByteRange, ObjectKey, Secret, UploadId, VersionId, Versioning};
 use bedplate::s3::{S3Config, S3Door};
 use bedplate::store::{
-    ByteStream, DeleteRequest, PackHome, Precondition, PutRequest, Store, StoreError, VersionListRequest,
+    ByteStream, DeleteRequest, Given, ListRequest, ObjectInfo, PackHome, Precondition, PutRequest, Store, StoreError,
+    VersionListRequest,
 };
 use bedplate::sys::wire::{self, Patience, Tls};
 use bedplate::sys::worker::Workers;
@@ -202,6 +206,90 @@ async fn a_signature_is_of_one_object() {
     assert!(rows.has_happened());
     // What was found first is what is read, to its end.
     assert_eq!(signature.pieces.iter().map(|piece| u64::from(piece.len)).sum::<u64>(), 300_000);
+    store.close().await;
+    workers.stop().await;
+}
+
+/// Removes the bucket, and lets somebody else make one of its name.
+async fn give_away(store: &Store) {
+    let owner = format!("not {}", store.bucket(&bucket()).await.unwrap().owner);
+    store.delete_bucket(&bucket()).await.unwrap();
+    store.create_bucket(&bucket(), &owner).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_meant_for_one_bucket_never_comes_into_another_of_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _, workers) = open(dir.path()).await;
+    let elsewhere: BucketName = "elsewhere".parse().unwrap();
+    store.create_bucket(&elsewhere, "root").await.unwrap();
+    let source = store.put(&elsewhere, &key("source"), body(&[1; 50_000]), PutRequest::default()).await.unwrap();
+    let kept = |_: &ObjectInfo, _: &BTreeMap<String, String>, _| Ok(BTreeMap::new());
+    // A body between whose bytes the name is given away.
+    let slow = || -> ByteStream {
+        let store = store.clone();
+        let middle = stream::once(async move {
+            give_away(&store).await;
+            Ok(Bytes::from(vec![2; 50_000]))
+        });
+        body(&[1; 50_000]).chain(middle).boxed()
+    };
+    let put = store.put(&bucket(), &key("put"), slow(), PutRequest::default()).await;
+    assert!(matches!(put, Err(StoreError::NoSuchBucket(_))), "{put:?}");
+    let append = store.append(&bucket(), &key("append"), 0, slow(), PutRequest::default(), kept).await;
+    assert!(matches!(append, Err(StoreError::NoSuchBucket(_))), "{append:?}");
+    let (upload, parts) = upload_of_one_part(&store, "parts").await;
+    let part = store.put_part(&bucket(), &key("parts"), &upload, 2, slow(), PutRequest::default()).await;
+    assert!(matches!(part, Err(StoreError::NoSuchUpload(_))), "{part:?}");
+    let whole = store.complete_upload(&bucket(), &key("parts"), &upload, &parts, &Precondition::default()).await;
+    assert!(matches!(whole, Err(StoreError::NoSuchUpload(_))), "{whole:?}");
+    let (other, from) = (store.clone(), (&elsewhere, &source.key, None));
+    let describe = |info: &ObjectInfo| {
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(give_away(&other)));
+        Ok(PutRequest::like(info))
+    };
+    let copy = store.copy_version(from, (&bucket(), &key("copy")), describe, &Precondition::default()).await;
+    assert!(matches!(copy, Err(StoreError::NoSuchBucket(_))), "{copy:?}");
+    let records = stream::once({
+        let store = store.clone();
+        async move {
+            give_away(&store).await;
+            Ok(Record::End { size: 0, root_digest: RootDigest::new().finish() })
+        }
+    });
+    let given = Given { records: records.boxed(), prove: None, base: None };
+    let pushed = store.put_given(&bucket(), &key("pushed"), given, PutRequest::default()).await;
+    assert!(matches!(pushed, Err(StoreError::NoSuchBucket(_))), "{pushed:?}");
+    let listed = store.list(&bucket(), &ListRequest { limit: 10, ..ListRequest::default() }).await.unwrap();
+    assert!(listed.objects.is_empty(), "{listed:?}");
+    // The same bucket is the same, however much is written to it and set of it meanwhile.
+    let other = store.clone();
+    let changes = stream::once(async move {
+        other.set_versioning(&bucket(), Versioning::Enabled).await.unwrap();
+        Ok(Bytes::from_static(b"all"))
+    });
+    assert_eq!(store.put(&bucket(), &key("put"), changes.boxed(), PutRequest::default()).await.unwrap().size, 3);
+    store.close().await;
+    workers.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_let_into_a_bucket_is_not_let_into_another_of_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, rows, workers) = open(dir.path()).await;
+    let address = open_door(dir.path(), &store, &rows, &workers).await;
+    let length = "Content-Length: 4\r\n";
+    let answer = ask(address, "PUT /between/put", length, "mine").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(store.delete(&bucket(), &key("put")).await.unwrap());
+    // The policy is the last that the gate reads.
+    let other = store.clone();
+    rows.after_next_get(row::setting(&bucket(), "policy"), async move { give_away(&other).await });
+    let answer = ask(address, "PUT /between/put", length, "mine").await;
+    assert!(rows.has_happened());
+    assert!(answer.starts_with("HTTP/1.1 404") && answer.contains("NoSuchBucket"), "{answer}");
+    let listed = store.list(&bucket(), &ListRequest { limit: 10, ..ListRequest::default() }).await.unwrap();
+    assert!(listed.objects.is_empty(), "{listed:?}");
     store.close().await;
     workers.stop().await;
 }

@@ -299,7 +299,7 @@ impl Gate for SameGate {
         Ok(match self.0.may_put(caller, peer, bucket, key).await? {
             s3::Leave::Refused => Leave::Refused,
             s3::Leave::Encrypted => Leave::Encrypted,
-            s3::Leave::Granted(headers) => Leave::Granted(headers),
+            s3::Leave::Granted { bucket, headers } => Leave::Granted { bucket, headers },
         })
     }
 }

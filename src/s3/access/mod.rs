@@ -24,7 +24,7 @@ use super::{convert, encryption, lock, sts, tags};
 use crate::auth::policy::{self, Caller, Context, Policy};
 use crate::auth::{self, Auth, Principal, ROOT, Refusal};
 use crate::model::BucketName;
-use crate::store::{BucketInfo, Store, StoreError};
+use crate::store::{BucketIdentity, BucketInfo, Store, StoreError};
 use crate::sys::clock;
 use crate::sys::wire::Peer;
 
@@ -348,8 +348,13 @@ pub enum Leave {
     Refused,
     /// It may over S3 only: the bucket encrypts what is put into it.
     Encrypted,
-    /// It may; the object has these headers: locks, by the bucket's default.
-    Granted(BTreeMap<String, String>),
+    /// It may.
+    Granted {
+        /// Into this bucket, and no other of its name.
+        bucket: BucketIdentity,
+        /// The headers that the object has: locks, by the bucket's default.
+        headers: BTreeMap<String, String>,
+    },
 }
 
 /// The gate, for doors that speak another language than S3: it asks the same owners and policies.
@@ -420,7 +425,8 @@ impl SideGate {
             return Ok(Leave::Encrypted);
         }
         let nothing = LockWish { mode: None, until: None, hold: None };
-        Ok(Leave::Granted(lock::for_write(&self.0.store, place, nothing).await?))
+        let headers = lock::for_write(&self.0.store, place, nothing).await?;
+        Ok(Leave::Granted { bucket: place.identity(), headers })
     }
 }
 

@@ -61,7 +61,7 @@ impl Source {
     async fn is_the_same(&self) -> S3Result<()> {
         let (now, then) = (self.door.store.bucket(&self.bucket).await, self.rights.access().bucket());
         let now = now.map_err(store_error)?;
-        if (&now.owner, now.created) == (&then.owner, then.created) { Ok(()) } else { Err(s3_error!(NoSuchBucket)) }
+        if now.identity() == then.identity() { Ok(()) } else { Err(s3_error!(NoSuchBucket)) }
     }
 
     /// As [`Source::find`]; a refusal says which object it is about.
