@@ -1,11 +1,11 @@
-//! A sync that failed leaves bytes which programs go on to read and the disk never gets. A store that starts over such bytes writes them
-//! again before it relies on them: what it acknowledges afterwards outlives a power cut.
+//! A sync that failed leaves bytes which programs go on to read and the disk never gets. Where the process ends then, the next one writes
+//! them again before it relies on them: what it acknowledges outlives a power cut.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,11 +29,24 @@ fn put_at(image: &mut Vec<u8>, at: usize, bytes: &[u8]) {
     image[at..at + bytes.len()].copy_from_slice(bytes);
 }
 
+/// What becomes of syncs.
+const WELL: u8 = 0;
+/// The next one fails, and with it all that the process does after it.
+const NEXT_IS_LAST: u8 = 1;
+const ENDED: u8 = 2;
+
 #[derive(Clone)]
-struct CachedFile(Arc<Mutex<Pages>>, Arc<AtomicBool>);
+struct CachedFile(Arc<Mutex<Pages>>, Arc<AtomicU8>);
+
+impl CachedFile {
+    fn changes(&self) -> io::Result<()> {
+        if self.1.load(Ordering::SeqCst) == ENDED { Err(io::ErrorKind::Other.into()) } else { Ok(()) }
+    }
+}
 
 impl VolumeFile for CachedFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.changes()?;
         let mut pages = self.0.lock().unwrap();
         put_at(&mut pages.seen, offset as usize, bytes);
         pages.dirty.push(offset as usize..offset as usize + bytes.len());
@@ -52,6 +65,7 @@ impl VolumeFile for CachedFile {
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
+        self.changes()?;
         let mut pages = self.0.lock().unwrap();
         let Pages { seen, kept, dirty } = &mut *pages;
         seen.resize(len as usize, 0);
@@ -63,10 +77,11 @@ impl VolumeFile for CachedFile {
 
     /// As Linux does it: pages whose write failed are clean afterwards, and no later sync writes them.
     fn sync(&self) -> io::Result<()> {
+        self.changes()?;
         let mut pages = self.0.lock().unwrap();
         let Pages { seen, kept, dirty } = &mut *pages;
         let dirty = std::mem::take(dirty);
-        if self.1.load(Ordering::SeqCst) {
+        if self.1.compare_exchange(NEXT_IS_LAST, ENDED, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
             return Err(io::ErrorKind::Other.into());
         }
         dirty.into_iter().for_each(|range| put_at(kept, range.start, &seen[range]));
@@ -78,7 +93,7 @@ impl VolumeFile for CachedFile {
 #[derive(Clone, Default)]
 struct CachedVolume {
     files: Arc<Mutex<BTreeMap<String, Arc<Mutex<Pages>>>>>,
-    syncs_fail: Arc<AtomicBool>,
+    syncs: Arc<AtomicU8>,
 }
 
 impl CachedVolume {
@@ -91,7 +106,7 @@ impl CachedVolume {
     }
 
     fn file(&self, pages: &Arc<Mutex<Pages>>) -> Arc<dyn VolumeFile> {
-        Arc::new(CachedFile(pages.clone(), self.syncs_fail.clone()))
+        Arc::new(CachedFile(pages.clone(), self.syncs.clone()))
     }
 }
 
@@ -170,12 +185,12 @@ async fn what_a_failed_sync_left_behind_is_written_again() {
     let first = open(dir.path(), &volume).await;
     first.0.create_bucket(&"kept".parse().unwrap(), "root").await.unwrap();
     put(&first.0, "before", &before).await.unwrap();
-    volume.syncs_fail.store(true, Ordering::SeqCst);
+    volume.syncs.store(NEXT_IS_LAST, Ordering::SeqCst);
     put(&first.0, "lost", &lost).await.unwrap_err();
     let open_packs = first.1.scan(b"f/", b"f0", 10).await.unwrap().len();
     assert_eq!(open_packs, 1, "a pack is being filled");
     kill(first).await;
-    volume.syncs_fail.store(false, Ordering::SeqCst);
+    volume.syncs.store(WELL, Ordering::SeqCst);
 
     let second = open(dir.path(), &volume).await;
     let stored: u64 = volume.files.lock().unwrap().values().map(|file| file.lock().unwrap().seen.len() as u64).sum();
