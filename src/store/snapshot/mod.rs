@@ -139,7 +139,17 @@ impl Store {
     /// Removes a snapshot, and the rows that only it showed; garbage collection then frees what nothing refers to any more. It is gone at
     /// once, and goes on to be swept if the program ends meanwhile. Refused while branches need it.
     pub async fn remove_snapshot(&self, bucket: &BucketName, name: &SnapshotName) -> Result<(), StoreError> {
-        self.take_leave(bucket, name).await?;
+        self.remove_where(bucket, name, |_| true).await
+    }
+
+    /// As [`Store::remove_snapshot`], where the snapshot's row is as wanted at the moment that it goes: a name may have become another's.
+    async fn remove_where(
+        &self,
+        bucket: &BucketName,
+        name: &SnapshotName,
+        wanted: impl Fn(&SnapshotRow) -> bool,
+    ) -> Result<(), StoreError> {
+        self.take_leave(bucket, name, wanted).await?;
         // A caller that goes away must not leave the rest until the next sweep.
         let (reply, answer) = oneshot::channel();
         let (store, bucket, name) = (self.clone(), bucket.clone(), name.clone());
@@ -150,11 +160,19 @@ impl Store {
     }
 
     /// Marks a snapshot as leaving, and lets the bucket's writers know that nothing needs to be kept for it.
-    async fn take_leave(&self, bucket: &BucketName, name: &SnapshotName) -> Result<(), StoreError> {
+    async fn take_leave(
+        &self,
+        bucket: &BucketName,
+        name: &SnapshotName,
+        wanted: impl Fn(&SnapshotRow) -> bool,
+    ) -> Result<(), StoreError> {
         let snapshot_key = key::snapshot(bucket, name);
         for _ in 0..TRIES {
             let (bucket_row, bucket_bytes) = self.inner.bucket_row(bucket).await?;
             let (row, bytes) = self.inner.snapshot_row(bucket, name).await?;
+            if !wanted(&row) {
+                return Err(StoreError::NoSuchSnapshot(bucket.at(name)));
+            }
             if let Some(first) = row.branches.first() {
                 let (snapshot, first, count) = (bucket.at(name), first.clone(), row.branches.len());
                 return Err(StoreError::SnapshotInUse { snapshot, first, count });
@@ -181,15 +199,15 @@ impl Store {
     pub async fn expire_snapshots(&self, now: Timestamp) -> Result<u64, StoreError> {
         let mut removed = 0;
         for (bucket, name, row) in self.all_snapshots(b"z/".to_vec()).await? {
-            let is_over = row.expires.is_some_and(|expires| expires <= now) && row.branches.is_empty();
-            let outcome = match (row.leaving, is_over) {
+            let is_over = |row: &SnapshotRow| row.expires.is_some_and(|expires| expires <= now);
+            let outcome = match (row.leaving, is_over(&row) && row.branches.is_empty()) {
                 (true, _) => self.inner.sweep_snapshot(&bucket, &name).await,
-                (false, true) => self.remove_snapshot(&bucket, &name).await,
+                (false, true) => self.remove_where(&bucket, &name, is_over).await,
                 (false, false) => continue,
             };
             match outcome {
                 Ok(()) => removed += 1,
-                // Somebody has branched off from it, or removed it.
+                // Somebody has branched off from it, or removed it, and may have made another of its name.
                 Err(StoreError::SnapshotInUse { .. } | StoreError::NoSuchSnapshot(_) | StoreError::NoSuchBucket(_)) => {
                 }
                 Err(error) => return Err(error),

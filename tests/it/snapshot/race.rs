@@ -1,6 +1,7 @@
 //! Writers that race snapshots: each write is wholly before a snapshot or wholly after it.
 
 use super::*;
+use crate::support::stepped::{Call, Stepped};
 
 #[expect(clippy::disallowed_methods, reason = "a test waits for each of them")]
 fn go(work: impl Future<Output = ()> + Send + 'static) -> tokio::task::JoinHandle<()> {
@@ -117,5 +118,32 @@ async fn lists_are_whole_while_rows_move() {
         rounds += 1;
     }
     writer.await.unwrap();
+    end(store, workers).await;
+}
+
+/// A snapshot whose time is over is removed and made anew while the sweep is busy with another: the new one stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sweep_leaves_a_snapshot_that_was_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (stepped, meta) = Stepped::over(rows_of(dir.path()).await);
+    let (store, _, workers) = open_over(meta, dir.path()).await;
+    store.create_bucket(&bucket("data"), "root").await.unwrap();
+    put(&store, "data", "key", b"one").await.unwrap();
+    let over = Some(Duration::from_millis(1));
+    for name in ["first", "latest"] {
+        store.create_snapshot(&bucket("data"), &snap(name), over).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    put(&store, "data", "key", b"two").await.unwrap();
+    let user = store.clone();
+    // The sweep has listed both by then, and drops what only the first showed.
+    stepped.before(Call::Scan, "h/data", 0, async move {
+        user.remove_snapshot(&bucket("data"), &snap("latest")).await.unwrap();
+        user.create_snapshot(&bucket("data"), &snap("latest"), None).await.unwrap();
+    });
+    let removed = store.expire_snapshots(bedplate::sys::clock::now()).await.unwrap();
+    assert!(stepped.is_taken());
+    assert_eq!(removed, 1, "the first");
+    assert_eq!(read(&store, "data@latest", "key").await.unwrap(), b"two");
     end(store, workers).await;
 }

@@ -3,6 +3,7 @@
 pub(crate) mod hooked;
 pub(crate) mod rows;
 pub(crate) mod simulated;
+pub(crate) mod stepped;
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -9,6 +9,9 @@ use bytes::Bytes;
 /// What becomes of reads and commits.
 #[async_trait]
 pub(crate) trait Meddle: Send + Sync {
+    /// Before the row at `key` is read alone.
+    async fn before_get(&self, _key: &[u8]) {}
+
     /// Before a range that begins at `start` is read.
     async fn before_scan(&self, _start: &[u8]) {}
 
@@ -24,6 +27,7 @@ pub(crate) struct Meddled<M>(pub(crate) Arc<dyn Meta>, pub(crate) M);
 #[async_trait]
 impl<M: Meddle + 'static> Meta for Meddled<M> {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, MetaError> {
+        self.1.before_get(key).await;
         self.0.get(key).await
     }
 
