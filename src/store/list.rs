@@ -4,6 +4,7 @@ use super::Store;
 use super::error::StoreError;
 use super::rows::Rows;
 use super::types::{ListPage, ListRequest, ObjectInfo};
+use super::view::View;
 use crate::format::field::Damaged;
 use crate::meta::prefix_end;
 use crate::model::{BucketName, ObjectKey};
@@ -12,7 +13,13 @@ impl Store {
     /// A page of a bucket's objects, or of a snapshot's, in the order of their keys' bytes.
     pub async fn list(&self, bucket: &BucketName, request: &ListRequest) -> Result<ListPage, StoreError> {
         let view = self.inner.view(bucket).await?;
-        let mut rows = Rows::new(&self.inner, &view, request.prefix.as_bytes(), &begin(request));
+        let page = self.list_of(&view, request).await?;
+        self.inner.still_shows(bucket, &view).await?;
+        Ok(page)
+    }
+
+    async fn list_of(&self, view: &View, request: &ListRequest) -> Result<ListPage, StoreError> {
+        let mut rows = Rows::new(&self.inner, view, request.prefix.as_bytes(), &begin(request));
         let mut page = ListPage::default();
         while let Some((object, row)) = rows.next().await? {
             if page.objects.len() + page.prefixes.len() >= request.limit {

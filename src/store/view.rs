@@ -64,6 +64,24 @@ impl Inner {
         Ok(View { row, snapshot, layers })
     }
 
+    /// Fails where the name has come to show something else since it was resolved: a snapshot that leaves keeps nothing any more, and
+    /// a branch that goes has let go of its origin. What was looked for and not found says nothing until this was asked.
+    pub(super) async fn still_shows(&self, name: &BucketName, view: &View) -> Result<(), StoreError> {
+        if view.is_plain() {
+            return Ok(());
+        }
+        let now = self.view(name).await?;
+        let which = |view: &View| {
+            let snapshot = view.snapshot.as_ref().map(|row| (row.created, row.epoch));
+            (snapshot, view.row.created, view.row.origins.clone())
+        };
+        match view.snapshot {
+            _ if which(view) == which(&now) => Ok(()),
+            Some(_) => Err(StoreError::NoSuchSnapshot(name.clone())),
+            None => Err(StoreError::NoSuchBucket(name.clone())),
+        }
+    }
+
     /// A snapshot's row, and its bytes as a transaction expects them. One that is being removed is none.
     pub(super) async fn snapshot_row(
         &self,
@@ -110,15 +128,17 @@ impl Inner {
     /// What a reader sees of a key: the newest version of it in a bucket, what it was in a snapshot, or what a branch has of its origin.
     /// A delete marker is one, a branch's own note that it has nothing is none.
     pub(super) async fn seen(&self, name: &BucketName, object: &ObjectKey) -> Result<Option<Found>, StoreError> {
-        let found = if name.is_snapshot() {
-            let layers = self.view(name).await?.layers;
-            self.find(&layers, object).await?
-        } else if let Some(found) = self.own(name, object).await? {
-            Some(found)
-        } else {
-            let (row, _) = self.bucket_row(name).await?;
-            self.find(&below(&row), object).await?
-        };
+        let own = if name.is_snapshot() { None } else { self.own(name, object).await? };
+        if let Some(own) = own {
+            return Ok(Some(own).filter(|found| !found.row.is_tombstone()));
+        }
+        let view = self.view(name).await?;
+        let layers = if view.snapshot.is_some() { &view.layers[..] } else { &view.layers[1..] };
+        let found = self.find(layers, object).await?;
+        let nearest = layers.first().map(|layer| &layer.bucket);
+        if found.as_ref().is_none_or(|found| found.home.as_ref() != nearest) {
+            self.still_shows(name, &view).await?;
+        }
         Ok(found.filter(|found| !found.row.is_tombstone()))
     }
 

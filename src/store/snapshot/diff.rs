@@ -7,6 +7,7 @@ use crate::model::{BucketName, ObjectKey};
 use crate::store::Store;
 use crate::store::error::StoreError;
 use crate::store::rows::Rows;
+use crate::store::view::View;
 
 /// How an object changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,7 +81,7 @@ fn differ(one: &ObjectRow, other: &ObjectRow) -> bool {
 
 impl Store {
     /// What changed from one bucket or snapshot to another; lists at most `limit` of the changes, and counts all. Takes time with the
-    /// number of objects.
+    /// number of objects, and fails where one of the two goes meanwhile.
     pub async fn snapshot_diff(
         &self,
         from: &BucketName,
@@ -88,8 +89,7 @@ impl Store {
         limit: usize,
     ) -> Result<SnapshotDiff, StoreError> {
         let views = (self.inner.view(from).await?, self.inner.view(to).await?);
-        let mut rows = (Rows::new(&self.inner, &views.0, b"", b""), Rows::new(&self.inner, &views.1, b"", b""));
-        let mut diff = SnapshotDiff {
+        let empty = SnapshotDiff {
             from: from.to_string(),
             to: to.to_string(),
             added: 0,
@@ -101,6 +101,19 @@ impl Store {
             changes: Vec::new(),
             truncated: false,
         };
+        let diff = self.diff_of(&views, empty, limit).await?;
+        self.inner.still_shows(from, &views.0).await?;
+        self.inner.still_shows(to, &views.1).await?;
+        Ok(diff)
+    }
+
+    async fn diff_of(
+        &self,
+        views: &(View, View),
+        mut diff: SnapshotDiff,
+        limit: usize,
+    ) -> Result<SnapshotDiff, StoreError> {
+        let mut rows = (Rows::new(&self.inner, &views.0, b"", b""), Rows::new(&self.inner, &views.1, b"", b""));
         let (mut before, mut after) = (rows.0.next().await?, rows.1.next().await?);
         loop {
             let order = match (&before, &after) {

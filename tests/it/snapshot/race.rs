@@ -147,3 +147,90 @@ async fn a_sweep_leaves_a_snapshot_that_was_made_anew() {
     assert_eq!(read(&store, "data@latest", "key").await.unwrap(), b"two");
     end(store, workers).await;
 }
+
+/// Lets a snapshot and what it kept go while somebody reads it, and answers what the reader was told.
+async fn read_while_it_goes<T, F: Future<Output = Result<T, StoreError>>>(
+    call: Call,
+    made_anew: bool,
+    work: impl FnOnce(Store) -> F,
+) -> Result<T, StoreError> {
+    let dir = tempfile::tempdir().unwrap();
+    let (stepped, meta) = Stepped::over(rows_of(dir.path()).await);
+    let (store, _, workers) = open_over(meta, dir.path()).await;
+    store.create_bucket(&bucket("data"), "root").await.unwrap();
+    for name in ["1", "2", "3"] {
+        put(&store, "data", name, b"before").await.unwrap();
+    }
+    store.create_snapshot(&bucket("data"), &snap("s"), None).await.unwrap();
+    let user = store.clone();
+    stepped.before(call, "o/data", 0, async move {
+        user.remove_snapshot(&bucket("data"), &snap("s")).await.unwrap();
+        put(&user, "data", "1", b"after").await.unwrap();
+        user.delete(&bucket("data"), &key("2")).await.unwrap();
+        if made_anew {
+            user.create_snapshot(&bucket("data"), &snap("s"), None).await.unwrap();
+        }
+    });
+    let told = work(store.clone()).await;
+    assert!(stepped.is_taken());
+    end(store, workers).await;
+    told
+}
+
+/// Whoever reads a snapshot that goes meanwhile is told so: no list is short, no object missing and no change false because of that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_of_a_snapshot_that_goes_are_told_so() {
+    use bedplate::store::{ListRequest, VersionListRequest};
+    for anew in [false, true] {
+        let list = |store: Store| async move {
+            store.list(&bucket("data@s"), &ListRequest { limit: 10, ..ListRequest::default() }).await
+        };
+        let told = read_while_it_goes(Call::Scan, anew, list).await;
+        assert!(matches!(told, Err(StoreError::NoSuchSnapshot(_))), "list: {told:?}");
+        let versions = |store: Store| async move {
+            let request = VersionListRequest { limit: 10, ..VersionListRequest::default() };
+            store.list_versions(&bucket("data@s"), &request).await
+        };
+        let told = read_while_it_goes(Call::Scan, anew, versions).await;
+        assert!(matches!(told, Err(StoreError::NoSuchSnapshot(_))), "versions: {told:?}");
+        let diff = |store: Store| async move { store.snapshot_diff(&bucket("data@s"), &bucket("data"), 10).await };
+        let told = read_while_it_goes(Call::Scan, anew, diff).await;
+        assert!(matches!(told, Err(StoreError::NoSuchSnapshot(_))), "diff: {told:?}");
+        for name in ["1", "2"] {
+            let told = read_while_it_goes(Call::Get, anew, |store| async move { read(&store, "data@s", name).await });
+            let told = told.await;
+            assert!(matches!(told, Err(StoreError::NoSuchSnapshot(_))), "{name}: {told:?}");
+        }
+    }
+    // What is still as the snapshot had it is read for what it was.
+    let kept = read_while_it_goes(Call::Get, false, |store| async move { read(&store, "data@s", "3").await }).await;
+    assert_eq!(kept.unwrap(), b"before");
+}
+
+/// So is whoever reads a branch that goes, and the snapshot that it began with after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_of_a_branch_that_goes_are_told_so() {
+    use bedplate::store::ListRequest;
+    for call in [Call::Scan, Call::Get] {
+        let dir = tempfile::tempdir().unwrap();
+        let (stepped, meta) = Stepped::over(rows_of(dir.path()).await);
+        let (store, _, workers) = open_over(meta, dir.path()).await;
+        store.create_bucket(&bucket("data"), "root").await.unwrap();
+        put(&store, "data", "1", b"before").await.unwrap();
+        store.create_snapshot(&bucket("data"), &snap("s"), None).await.unwrap();
+        store.branch_snapshot(&bucket("data"), &snap("s"), &bucket("branch")).await.unwrap();
+        let user = store.clone();
+        stepped.before(call, "o/data", 0, async move {
+            user.delete_bucket(&bucket("branch")).await.unwrap();
+            user.remove_snapshot(&bucket("data"), &snap("s")).await.unwrap();
+            put(&user, "data", "1", b"after").await.unwrap();
+        });
+        let told = match call {
+            Call::Get => read(&store, "branch", "1").await.map(drop),
+            _ => store.list(&bucket("branch"), &ListRequest { limit: 10, ..ListRequest::default() }).await.map(drop),
+        };
+        assert!(stepped.is_taken());
+        assert!(matches!(told, Err(StoreError::NoSuchBucket(_))), "{told:?}");
+        end(store, workers).await;
+    }
+}
