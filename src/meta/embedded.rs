@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::home::{Health, Home};
 use super::readers::Readers;
 use super::tables::{Tables, engine};
-use super::{Meta, MetaError, Transaction};
+use super::{Meta, MetaError, Range, Transaction};
 use crate::sys::space::Reserve;
 
 /// Transactions that share one flush, at most.
@@ -155,6 +155,11 @@ impl Meta for Embedded {
         self.blocking(move |tables| tables.scan(&start, &end, limit)).await
     }
 
+    async fn scan_many(&self, ranges: &[Range]) -> Result<Vec<Vec<(Bytes, Bytes)>>, MetaError> {
+        let ranges = ranges.to_vec();
+        self.blocking(move |tables| tables.scan_many(&ranges)).await
+    }
+
     async fn commit(&self, tx: Transaction) -> Result<(), MetaError> {
         let (done, outcome) = oneshot::channel();
         let lead = {
@@ -197,6 +202,7 @@ impl Meta for Embedded {
 mod tests {
     //! Rows survive, expectations guard, scans stay in order across keyspaces, a second opener is refused.
     use super::*;
+    use crate::meta::prefix_end;
 
     fn key(text: &str) -> Vec<u8> {
         text.as_bytes().to_vec()
@@ -294,13 +300,22 @@ mod tests {
                 last = u64::from_be_bytes(scanned[0].1[..].try_into().unwrap());
             }
         };
+        let sides = async {
+            let side = |side: &str| Range { start: key(side), end: prefix_end(&key(side)), limit: 2 * ROUNDS as usize };
+            let mut moved = 0;
+            while moved < ROUNDS as usize {
+                let found = meta.scan_many(&[side("o/"), side("h/")]).await.unwrap();
+                assert_eq!(found[0].len() + found[1].len(), ROUNDS as usize, "a row is at neither side, or at both");
+                moved = found[1].len();
+            }
+        };
         let follower = async {
             for round in 1..=ROUNDS {
                 while meta.get(&place("o", round)).await.unwrap().is_some() {}
                 assert!(meta.get(&place("h", round)).await.unwrap().is_some(), "round {round}: it is at neither place");
             }
         };
-        futures_util::future::join3(writer, whole, follower).await;
+        futures_util::future::join4(writer, whole, sides, follower).await;
     }
 
     #[tokio::test]

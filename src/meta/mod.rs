@@ -41,6 +41,17 @@ pub enum MetaError {
     },
 }
 
+/// Rows that are asked for: up to `limit` from `start` (inclusive) to `end` (exclusive).
+#[derive(Clone, Debug)]
+pub struct Range {
+    /// The first key that may be among them.
+    pub start: Vec<u8>,
+    /// The first key after them.
+    pub end: Vec<u8>,
+    /// How many at most.
+    pub limit: usize,
+}
+
 /// An ordered transactional key-value store.
 #[async_trait]
 pub trait Meta: Send + Sync + 'static {
@@ -52,6 +63,10 @@ pub trait Meta: Send + Sync + 'static {
 
     /// Up to `limit` rows from `start` (inclusive) to `end` (exclusive), in the order of their keys.
     async fn scan(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, MetaError>;
+
+    /// As `scan`, of several ranges: all rows of all of them are of one moment, so that a row that a transaction moves from one to another
+    /// is in one of them. Answers in the order of the ranges.
+    async fn scan_many(&self, ranges: &[Range]) -> Result<Vec<Vec<(Bytes, Bytes)>>, MetaError>;
 
     /// Writes all of the transaction or nothing. Durable when it returns; concurrent calls share one flush. Nobody reads
     /// a row before it is durable, nor any row of a transaction without the others: each read above is of one moment, and a later read

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use fjall::config::PartitioningPolicy;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable as _, Snapshot};
 
-use super::MetaError;
+use super::{MetaError, Range};
 use crate::sys::folder::FolderLock;
 
 /// Blocks of the tables kept in memory: what a hundred million chunks' filters come to.
@@ -19,6 +19,9 @@ const MEMTABLE_BYTES: u64 = 8 * 1024 * 1024;
 /// Keys of the chunk index: they live in their own keyspace.
 const INDEX_START: &[u8] = b"c/";
 const INDEX_END: &[u8] = b"c0";
+
+/// Rows with their keys, in order.
+type Rows = Vec<(Bytes, Bytes)>;
 
 /// The open database. It keeps the folder's lock for as long as anybody uses it.
 pub(super) struct Tables {
@@ -91,8 +94,18 @@ impl Tables {
     }
 
     /// Rows of a range, all of one moment.
-    pub(super) fn scan(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, MetaError> {
-        let (moment, mut found) = (self.moment(), Vec::new());
+    pub(super) fn scan(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Rows, MetaError> {
+        self.scan_in(&self.moment(), start, end, limit)
+    }
+
+    /// Rows of several ranges, all of one moment.
+    pub(super) fn scan_many(&self, ranges: &[Range]) -> Result<Vec<Rows>, MetaError> {
+        let moment = self.moment();
+        ranges.iter().map(|range| self.scan_in(&moment, &range.start, &range.end, range.limit)).collect()
+    }
+
+    fn scan_in(&self, moment: &Snapshot, start: &[u8], end: &[u8], limit: usize) -> Result<Rows, MetaError> {
+        let mut found = Vec::new();
         let segments: [(&Keyspace, &[u8], &[u8]); 3] = [
             (&self.rows, start, end.min(INDEX_START)),
             (&self.index, start.max(INDEX_START), end.min(INDEX_END)),

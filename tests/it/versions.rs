@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::support::rows::{Meddle, Meddled};
+use crate::support::stepped::{Call, Stepped};
 use bedplate::meta::{Embedded, Meta};
 use bedplate::model::{BucketName, ObjectKey, VersionId, Versioning};
 use bedplate::store::{
@@ -360,4 +361,48 @@ async fn removals_that_race_meet_no_damage() {
     assert!(read(bytes).await == content);
     store.close().await;
     workers.stop().await;
+}
+
+async fn write(store: &Store, name: &str) -> VersionId {
+    store.put(&bucket(), &key(name), body(b"bytes"), PutRequest::default()).await.unwrap().version.id()
+}
+
+/// A version moves between the newest and the older ones while they are listed: the list has it once, whichever side is read again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_have_each_version_once_while_rows_move() {
+    for side in ["o/", "v/"] {
+        let dir = tempfile::tempdir().unwrap();
+        let (stepped, meta) = Stepped::over(Embedded::open(&dir.path().join("meta")).unwrap());
+        let (store, workers) = open_over(meta, dir.path()).await;
+        store.create_bucket(&bucket(), "root").await.unwrap();
+        store.set_versioning(&bucket(), Versioning::Enabled).await.unwrap();
+        let mut expected = Vec::new();
+        // More than the first scan takes: of the newest, or of one key's older ones.
+        let (newest, older) = if side == "o/" { (40, 1) } else { (3, 40) };
+        for number in 0..newest {
+            let name = format!("key-{number:02}");
+            for _ in 0..if number == 0 { older } else { 1 } {
+                expected.push((name.clone(), write(&store, &name).await));
+            }
+        }
+        // None of it is in what was read before.
+        let (user, moves) = (store.clone(), format!("key-{:02}", newest - 1));
+        let name = moves.clone();
+        stepped.before(Call::Scan, side, 1, async move {
+            assert!(user.delete_as(&bucket(), &key(&name), &DeleteRequest::default()).await.unwrap().existed);
+        });
+        let request = VersionListRequest { limit: 1_000, ..VersionListRequest::default() };
+        let listed = store.list_versions(&bucket(), &request).await.unwrap().versions;
+        assert!(stepped.is_taken());
+        let mut found: Vec<_> = listed.iter().map(|version| (version.info.key.to_string(), version)).collect();
+        found.retain(|(_, version)| !version.info.marker);
+        assert_eq!(found.len() + 1, listed.len(), "{side}: the marker");
+        let mut found: Vec<_> = found.into_iter().map(|(name, version)| (name, version.info.version.id())).collect();
+        found.sort_by_key(|version| expected.iter().position(|there| there == version));
+        assert_eq!(found, expected, "{side}");
+        let last = listed.iter().filter(|version| version.info.key.as_str() == moves).map(|version| version.latest);
+        assert_eq!(last.collect::<Vec<_>>(), [true, false], "{side}");
+        store.close().await;
+        workers.stop().await;
+    }
 }

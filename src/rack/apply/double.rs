@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::time::sleep;
 
 use crate::format::order::{Booted, Installed, Phase, Progress, Report};
-use crate::meta::{Meta, MetaError, Transaction};
+use crate::meta::{Meta, MetaError, Range, Transaction};
 use crate::model::{Digest, ImageRef, NodeName};
 use crate::rack::apply::{AgentError, BoxError, Conductor, ImageFacts, Images};
 use crate::rack::machine::{BootFrom, Found, FoundDrive, Machine, MachineError, Machines, Power};
@@ -492,6 +492,11 @@ impl Meta for Fuse {
     async fn scan(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, MetaError> {
         self.alive()?;
         self.inner.scan(start, end, limit).await
+    }
+
+    async fn scan_many(&self, ranges: &[Range]) -> Result<Vec<Vec<(Bytes, Bytes)>>, MetaError> {
+        self.alive()?;
+        self.inner.scan_many(ranges).await
     }
 
     async fn commit(&self, tx: Transaction) -> Result<(), MetaError> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_trait::async_trait;
-use bedplate::meta::{Meta, MetaError, Transaction};
+use bedplate::meta::{Meta, MetaError, Range, Transaction};
 use bedplate::store::GcOptions;
 use bytes::Bytes;
 
@@ -39,6 +39,10 @@ impl Meta for Mortal {
 
     async fn scan(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, MetaError> {
         self.alive()?.scan(start, end, limit).await
+    }
+
+    async fn scan_many(&self, ranges: &[Range]) -> Result<Vec<Vec<(Bytes, Bytes)>>, MetaError> {
+        self.alive()?.scan_many(ranges).await
     }
 
     async fn commit(&self, tx: Transaction) -> Result<(), MetaError> {

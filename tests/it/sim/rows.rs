@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use bedplate::meta::{Meta, MetaError, Transaction};
+use bedplate::meta::{Meta, MetaError, Range, Transaction};
 use bedplate::model::limit::TRANSACTION_KEYS_MAX;
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -36,6 +36,15 @@ pub(super) struct SimMeta {
 
 fn broken(action: &'static str) -> MetaError {
     MetaError::Engine { action, source: "simulated: the disk answered with an error".into() }
+}
+
+/// Rows of a range.
+fn rows_of(rows: &Rows, start: &[u8], end: &[u8], limit: usize) -> Vec<(Bytes, Bytes)> {
+    if start >= end {
+        return Vec::new();
+    }
+    let range = rows.range(start.to_vec()..end.to_vec()).take(limit);
+    range.map(|(key, value)| (Bytes::copy_from_slice(key), value.clone())).collect()
 }
 
 /// A key as a person reads it.
@@ -164,12 +173,13 @@ impl Meta for SimMeta {
     }
 
     async fn scan(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, MetaError> {
-        self.read("meta scan", start, limit, |rows| {
-            if start >= end {
-                return Vec::new();
-            }
-            let range = rows.range(start.to_vec()..end.to_vec()).take(limit);
-            range.map(|(key, value)| (Bytes::copy_from_slice(key), value.clone())).collect()
+        self.read("meta scan", start, limit, |rows| rows_of(rows, start, end, limit)).await
+    }
+
+    async fn scan_many(&self, ranges: &[Range]) -> Result<Vec<Vec<(Bytes, Bytes)>>, MetaError> {
+        let Some(first) = ranges.first() else { return Ok(Vec::new()) };
+        self.read("meta scan", &first.start, ranges.iter().map(|range| range.limit).sum(), |rows| {
+            ranges.iter().map(|range| rows_of(rows, &range.start, &range.end, range.limit)).collect()
         })
         .await
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bedplate::meta::{Meta, MetaError, Transaction};
+use bedplate::meta::{Meta, MetaError, Range, Transaction};
 use bytes::Bytes;
 
 /// What becomes of reads and commits.
@@ -38,6 +38,13 @@ impl<M: Meddle + 'static> Meta for Meddled<M> {
     async fn scan(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, MetaError> {
         self.1.before_scan(start).await;
         self.0.scan(start, end, limit).await
+    }
+
+    async fn scan_many(&self, ranges: &[Range]) -> Result<Vec<Vec<(Bytes, Bytes)>>, MetaError> {
+        for range in ranges {
+            self.1.before_scan(&range.start).await;
+        }
+        self.0.scan_many(ranges).await
     }
 
     async fn commit(&self, tx: Transaction) -> Result<(), MetaError> {
