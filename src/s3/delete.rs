@@ -44,6 +44,8 @@ impl Door {
             if_modified: input.if_match_last_modified_time.as_ref().map(second),
             if_size: input.if_match_size.and_then(|size| u64::try_from(size).ok()),
             if_exactly: None,
+            if_headers: None,
+            if_placed: None,
             bypass_governance: input.bypass_governance_retention == Some(true),
         };
         // Deleting what is not there is done as well.
@@ -125,6 +127,8 @@ impl Door {
             if_modified: object.last_modified_time.as_ref().map(second),
             if_size: object.size.and_then(|size| u64::try_from(size).ok()),
             if_exactly: None,
+            if_headers: None,
+            if_placed: None,
             bypass_governance,
         };
         self.store.delete_as(bucket, &convert::key(&object.key)?, &wanted).await.map_err(store_error)

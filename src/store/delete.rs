@@ -5,10 +5,10 @@ use bytes::Bytes;
 use super::Store;
 use super::error::StoreError;
 use super::lock;
-use super::types::{DeleteRequest, Deleted};
+use super::types::{DeleteRequest, Deleted, Placed};
 use super::version::{Moved, Removal, Succession};
 use crate::format::row::{BucketRow, ObjectRow, key};
-use crate::meta::{MetaError, Transaction};
+use crate::meta::{MetaError, Transaction, prefix_end};
 use crate::model::{BucketName, ObjectKey, VersionId, Versioning};
 use crate::sys::clock;
 
@@ -123,6 +123,11 @@ impl Store {
             return Ok(Planned::nothing(outcome));
         };
         check(request, &found.row)?;
+        if let Some(placed) = request.if_placed
+            && !self.stands(bucket, object, is_newest, placed).await?
+        {
+            return Err(StoreError::PreconditionFailed);
+        }
         if lock::holds(&found.row.described.headers, clock::now(), request.bypass_governance) {
             return Err(StoreError::Locked);
         }
@@ -136,10 +141,32 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Whether a version stands so. It goes on to until its own row changes, which the transaction would see: the newest of its key is
+    /// written anew before there is another, and one that has a newer one moves when it has none any more.
+    async fn stands(
+        &self,
+        bucket: &BucketName,
+        object: &ObjectKey,
+        is_newest: bool,
+        placed: Placed,
+    ) -> Result<bool, StoreError> {
+        match placed {
+            Placed::Superseded => Ok(!is_newest),
+            Placed::Alone if !is_newest => Ok(false),
+            Placed::Alone => {
+                let older = key::versions_of(bucket, object);
+                Ok(self.inner.meta.scan(&older, &prefix_end(&older), 1).await?.is_empty())
+            }
+        }
+    }
+}
+
 fn check(request: &DeleteRequest, row: &ObjectRow) -> Result<(), StoreError> {
     let fits = request.if_match.as_ref().is_none_or(|etag| etag == "*" || *etag == row.etag)
         && request.if_modified.is_none_or(|second| second == row.modified.0 / 1_000)
         && request.if_size.is_none_or(|size| size == row.size)
-        && request.if_exactly.is_none_or(|version| version == row.version);
+        && request.if_exactly.is_none_or(|version| version == row.version)
+        && request.if_headers.as_ref().is_none_or(|headers| *headers == row.described.headers);
     if fits { Ok(()) } else { Err(StoreError::PreconditionFailed) }
 }

@@ -55,7 +55,7 @@ pub use object::OpenObject;
 pub use snapshot::{Change, ChangeKind, SnapshotDiff, SnapshotInfo};
 pub use types::{
     BucketIdentity, BucketInfo, ByteStream, DeleteRequest, Deleted, ENCRYPTION, FsckError, FsckOptions, FsckReport,
-    Given, LateHeaders, LateMd5, ListPage, ListRequest, ObjectInfo, PUSHED, PartInfo, PatchBase, Precondition,
+    Given, LateHeaders, LateMd5, ListPage, ListRequest, ObjectInfo, PUSHED, PartInfo, PatchBase, Placed, Precondition,
     PutRequest, RecordStream, Stats, UPLOAD, UploadInfo, VersionInfo, VersionListRequest, VersionPage,
 };
 

@@ -144,8 +144,21 @@ pub struct DeleteRequest {
     pub if_size: Option<u64>,
     /// Only where it is this version to the microsecond: several may be called `null` one after the other.
     pub if_exactly: Option<Version>,
+    /// Only where it keeps these headers beside its bytes, its tags among them.
+    pub if_headers: Option<BTreeMap<String, String>>,
+    /// Only where it stands so among the versions of its key.
+    pub if_placed: Option<Placed>,
     /// Although it is retained in governance mode.
     pub bypass_governance: bool,
+}
+
+/// Where a version stands among those of its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placed {
+    /// It is the only one.
+    Alone,
+    /// There is a newer one.
+    Superseded,
 }
 
 /// What a delete did.

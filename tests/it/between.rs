@@ -11,13 +11,14 @@ use bedplate::auth::{Auth, MasterSource, RootCredentials};
 use bedplate::format::digest::RootDigest;
 use bedplate::format::push::Record;
 use bedplate::format::row::key as row;
-use bedplate::meta::Embedded;
+use bedplate::meta::{Embedded, Meta};
 use bedplate::model::{BucketName, ByteRange, ObjectKey, Secret, UploadId, VersionId, Versioning};
-use bedplate::s3::{S3Config, S3Door};
+use bedplate::s3::{Lifecycle, S3Config, S3Door};
 use bedplate::store::{
-    ByteStream, DeleteRequest, Given, ListRequest, ObjectInfo, PackHome, Precondition, PutRequest, Store, StoreError,
-    VersionListRequest,
+    ByteStream, DeleteRequest, Given, ListRequest, ObjectInfo, PackHome, Placed, Precondition, PutRequest, Store,
+    StoreError, VersionListRequest,
 };
+use bedplate::sys::clock;
 use bedplate::sys::wire::{self, Patience, Tls};
 use bedplate::sys::worker::Workers;
 use bytes::Bytes;
@@ -25,7 +26,7 @@ use futures_util::{StreamExt as _, stream};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::hooked::Hooked;
+use crate::support::stepped::{Call, Stepped};
 
 fn bucket() -> BucketName {
     "between".parse().unwrap()
@@ -39,13 +40,19 @@ fn body(bytes: &[u8]) -> ByteStream {
     stream::iter([Ok(Bytes::copy_from_slice(bytes))]).boxed()
 }
 
+/// The rows, and the step that a test takes between two looks at them.
+struct Rows {
+    step: Stepped,
+    meta: Arc<dyn Meta>,
+}
+
 /// A store with one bucket, and its rows.
-async fn open(dir: &Path) -> (Store, Arc<Hooked>, Workers) {
+async fn open(dir: &Path) -> (Store, Rows, Workers) {
     let workers = Workers::new();
-    let rows = Hooked::over(Embedded::open(&dir.join("meta")).unwrap());
-    let store = Store::open(rows.clone(), PackHome::local(dir.join("packs")), &workers).await.unwrap();
+    let (step, meta) = Stepped::over(Embedded::open(&dir.join("meta")).unwrap());
+    let store = Store::open(meta.clone(), PackHome::local(dir.join("packs")), &workers).await.unwrap();
     store.create_bucket(&bucket(), "root").await.unwrap();
-    (store, rows, workers)
+    (store, Rows { step, meta }, workers)
 }
 
 async fn put(store: &Store, name: &str, bytes: &[u8]) {
@@ -71,11 +78,11 @@ async fn a_completion_that_another_overtakes_is_told_so() {
         let (other, theirs) = (store.clone(), parts.clone());
         let after_parts = condition.if_none_match_any.then(|| row::bucket(&bucket()));
         let at = after_parts.unwrap_or_else(|| row::upload(&bucket(), &key(name), upload));
-        rows.after_next_get(at, async move {
+        rows.step.at(Call::Got, at, 0, async move {
             other.complete_upload(&bucket(), &key(name), &upload, &theirs, &Precondition::default()).await.unwrap();
         });
         let late = store.complete_upload(&bucket(), &key(name), &upload, &parts, &condition).await;
-        assert!(rows.has_happened());
+        assert!(rows.step.is_taken());
         assert!(matches!(late, Err(StoreError::NoSuchUpload(id)) if id == upload), "{late:?}");
     }
     // What really is wrong is still said.
@@ -96,11 +103,11 @@ async fn a_push_that_is_completed_twice_at_once_is_told_the_same() {
     let (store, rows, workers) = open(dir.path()).await;
     let (upload, parts) = upload_of_one_part(&store, "pushed").await;
     let (other, theirs) = (store.clone(), parts.clone());
-    rows.after_next_get(row::upload(&bucket(), &key("pushed"), upload), async move {
+    rows.step.at(Call::Got, row::upload(&bucket(), &key("pushed"), upload), 0, async move {
         other.complete_push(&bucket(), &key("pushed"), &upload, &theirs).await.unwrap();
     });
     let late = store.complete_push(&bucket(), &key("pushed"), &upload, &parts).await.unwrap();
-    assert!(rows.has_happened());
+    assert!(rows.step.is_taken());
     assert_eq!(late, store.head(&bucket(), &key("pushed")).await.unwrap());
     store.close().await;
     workers.stop().await;
@@ -112,11 +119,11 @@ async fn parts_are_listed_of_open_uploads_only() {
     let (store, rows, workers) = open(dir.path()).await;
     let (upload, parts) = upload_of_one_part(&store, "listed").await;
     let other = store.clone();
-    rows.after_next_get(row::upload(&bucket(), &key("listed"), upload), async move {
+    rows.step.at(Call::Got, row::upload(&bucket(), &key("listed"), upload), 0, async move {
         other.complete_upload(&bucket(), &key("listed"), &upload, &parts, &Precondition::default()).await.unwrap();
     });
     let listed = store.list_parts(&bucket(), &key("listed"), &upload).await;
-    assert!(rows.has_happened());
+    assert!(rows.step.is_taken());
     // As they were before the completion, or that the upload is gone.
     assert!(
         listed.as_ref().map_or_else(|error| matches!(error, StoreError::NoSuchUpload(_)), |parts| parts.len() == 1)
@@ -133,12 +140,12 @@ async fn an_object_is_removed_as_its_bucket_was_found() {
     let (store, rows, workers) = open(dir.path()).await;
     put(&store, "one", b"content").await;
     let other = store.clone();
-    rows.after_next_get(row::bucket(&bucket()), async move {
+    rows.step.at(Call::Got, row::bucket(&bucket()), 0, async move {
         other.set_versioning(&bucket(), Versioning::Enabled).await.unwrap();
     });
     let request = DeleteRequest { version: Some(VersionId::Null), ..DeleteRequest::default() };
     let deleted = store.delete_as(&bucket(), &key("one"), &request).await.unwrap();
-    assert!(rows.has_happened());
+    assert!(rows.step.is_taken());
     // The version that was named is gone for good, and no marker is there in its place.
     assert!(deleted.existed && !deleted.marker, "{deleted:?}");
     let all = VersionListRequest { limit: 10, ..VersionListRequest::default() };
@@ -149,9 +156,9 @@ async fn an_object_is_removed_as_its_bucket_was_found() {
 }
 
 /// S3 over the store, and a policy that lets everybody read and put. Its address.
-async fn open_door(dir: &Path, store: &Store, rows: &Arc<Hooked>, workers: &Workers) -> SocketAddr {
+async fn open_door(dir: &Path, store: &Store, rows: &Rows, workers: &Workers) -> SocketAddr {
     let root = RootCredentials { access_key: "ROOT".into(), secret_key: Secret::new("root-secret") };
-    let auth = Auth::open(rows.clone(), root, &MasterSource { data: dir.to_owned(), file: None }).await.unwrap();
+    let auth = Auth::open(rows.meta.clone(), root, &MasterSource { data: dir.to_owned(), file: None }).await.unwrap();
     let door = S3Door::new(store.clone(), auth, &S3Config::default()).unwrap();
     let policy = serde_json::json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": "*",
         "Action": ["s3:GetObject", "s3:PutObject"], "Resource": "arn:aws:s3:::between/*"}]});
@@ -180,11 +187,11 @@ async fn a_range_of_an_object_that_shrinks_is_one_of_what_it_was_or_is() {
     for (range, expected) in [("bytes=0-", "206"), ("bytes=0-5999", "206"), ("bytes=5000-", "416")] {
         put(&store, "shrinks", &[b'a'; 9_000]).await;
         let other = store.clone();
-        rows.after_next_get(row::object(&bucket(), &key("shrinks")), async move {
+        rows.step.at(Call::Got, row::object(&bucket(), &key("shrinks")), 0, async move {
             put(&other, "shrinks", &[b'b'; 100]).await;
         });
         let answer = ask(address, "GET /between/shrinks", &format!("Range: {range}\r\n"), "").await;
-        assert!(rows.has_happened());
+        assert!(rows.step.is_taken());
         assert!(answer.starts_with(&format!("HTTP/1.1 {expected}")), "{range}: {answer}");
         assert!(expected == "416" || answer.ends_with(&format!("\r\n\r\n{}", "b".repeat(100))), "{answer}");
     }
@@ -198,12 +205,12 @@ async fn a_signature_is_of_one_object() {
     let (store, rows, workers) = open(dir.path()).await;
     put(&store, "shrinks", &[b'a'; 300_000]).await;
     let other = store.clone();
-    rows.after_next_get(row::object(&bucket(), &key("shrinks")), async move {
+    rows.step.at(Call::Got, row::object(&bucket(), &key("shrinks")), 0, async move {
         put(&other, "shrinks", &[b'b'; 100]).await;
     });
     let whole = ByteRange { start: 0, end: 300_000 };
     let signature = store.signature(&bucket(), &key("shrinks"), whole).await.unwrap();
-    assert!(rows.has_happened());
+    assert!(rows.step.is_taken());
     // What was found first is what is read, to its end.
     assert_eq!(signature.pieces.iter().map(|piece| u64::from(piece.len)).sum::<u64>(), 300_000);
     store.close().await;
@@ -284,12 +291,97 @@ async fn who_was_let_into_a_bucket_is_not_let_into_another_of_its_name() {
     assert!(store.delete(&bucket(), &key("put")).await.unwrap());
     // The policy is the last that the gate reads.
     let other = store.clone();
-    rows.after_next_get(row::setting(&bucket(), "policy"), async move { give_away(&other).await });
+    rows.step.at(Call::Got, row::setting(&bucket(), "policy"), 0, async move { give_away(&other).await });
     let answer = ask(address, "PUT /between/put", length, "mine").await;
-    assert!(rows.has_happened());
+    assert!(rows.step.is_taken());
     assert!(answer.starts_with("HTTP/1.1 404") && answer.contains("NoSuchBucket"), "{answer}");
     let listed = store.list(&bucket(), &ListRequest { limit: 10, ..ListRequest::default() }).await.unwrap();
     assert!(listed.objects.is_empty(), "{listed:?}");
+    store.close().await;
+    workers.stop().await;
+}
+
+/// A rule by which all that is there now is long over.
+const ALL_IS_OVER: &str = "<LifecycleConfiguration><Rule><ID>all</ID><Filter></Filter><Status>Enabled</Status>\
+     <Expiration><Date>2020-01-01T00:00:00Z</Date></Expiration></Rule></LifecycleConfiguration>";
+
+async fn how_many(store: &Store) -> usize {
+    store.list(&bucket(), &ListRequest { limit: 10_000, ..ListRequest::default() }).await.unwrap().objects.len()
+}
+
+/// A page of a walk has 1,000 versions; rules that are taken back while the first is at work delete nothing of the second.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rules_that_were_taken_back_delete_nothing_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, rows, workers) = open(dir.path()).await;
+    store.set_setting(&bucket(), "lifecycle", Some(ALL_IS_OVER.into())).await.unwrap();
+    let names: Vec<_> = (0..1_050).map(|number| format!("{number:04}")).collect();
+    for some in names.chunks(210) {
+        futures_util::future::join_all(some.iter().map(|name| put(&store, name, b"old"))).await;
+    }
+    let other = store.clone();
+    rows.step.at(Call::Got, row::object(&bucket(), &key("0100")), 0, async move {
+        other.set_setting(&bucket(), "lifecycle", None).await.unwrap();
+    });
+    let swept = Lifecycle::new(store.clone()).sweep(clock::now()).await.unwrap();
+    assert!(rows.step.is_taken());
+    assert!((1..=1_000).contains(&swept.expired), "{swept:?}");
+    assert_eq!(how_many(&store).await as u64, 1_050 - swept.expired);
+    store.set_setting(&bucket(), "lifecycle", Some(ALL_IS_OVER.into())).await.unwrap();
+    Lifecycle::new(store.clone()).sweep(clock::now()).await.unwrap();
+    assert_eq!(how_many(&store).await, 0);
+    store.close().await;
+    workers.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rules_of_a_bucket_are_not_those_of_the_next_of_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, rows, workers) = open(dir.path()).await;
+    store.set_setting(&bucket(), "lifecycle", Some(ALL_IS_OVER.into())).await.unwrap();
+    let other = store.clone();
+    rows.step.at(Call::Got, row::setting(&bucket(), "lifecycle"), 0, async move {
+        give_away(&other).await;
+        put(&other, "theirs", b"new").await;
+    });
+    Lifecycle::new(store.clone()).sweep(clock::now()).await.unwrap();
+    assert!(rows.step.is_taken());
+    assert_eq!(how_many(&store).await, 1);
+    store.close().await;
+    workers.stop().await;
+}
+
+/// What a sweep saw holds when it deletes: where a version stood, and what it was marked with.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_is_removed_only_where_it_was_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, rows, workers) = open(dir.path()).await;
+    store.set_versioning(&bucket(), Versioning::Enabled).await.unwrap();
+    put(&store, "key", b"first").await;
+    put(&store, "key", b"second").await;
+    let asked = VersionListRequest { limit: 9, ..VersionListRequest::default() };
+    let versions = store.list_versions(&bucket(), &asked).await.unwrap().versions;
+    let of = |at: usize, placed| DeleteRequest {
+        version: Some(versions[at].info.version.id()),
+        if_placed: Some(placed),
+        ..DeleteRequest::default()
+    };
+    let remove = async |wanted: &DeleteRequest| store.delete_as(&bucket(), &key("key"), wanted).await;
+    for refused in [of(0, Placed::Alone), of(0, Placed::Superseded), of(1, Placed::Alone)] {
+        assert!(matches!(remove(&refused).await, Err(StoreError::PreconditionFailed)), "{refused:?}");
+    }
+    let marked = [("x-amz-tagging".to_owned(), "keep=yes".to_owned())].into();
+    let otherwise = DeleteRequest { if_headers: Some(marked), ..of(1, Placed::Superseded) };
+    assert!(matches!(remove(&otherwise).await, Err(StoreError::PreconditionFailed)));
+    // The newest goes right before the older one is removed: that one is the object by then, and stays.
+    let (other, newest) =
+        (store.clone(), DeleteRequest { version: of(0, Placed::Alone).version, ..DeleteRequest::default() });
+    rows.step.at(Call::Got, row::object(&bucket(), &key("key")), 0, async move {
+        assert!(other.delete_as(&bucket(), &key("key"), &newest).await.unwrap().existed);
+    });
+    assert!(matches!(remove(&of(1, Placed::Superseded)).await, Err(StoreError::PreconditionFailed)));
+    assert!(rows.step.is_taken());
+    assert!(remove(&of(1, Placed::Alone)).await.unwrap().existed);
     store.close().await;
     workers.stop().await;
 }

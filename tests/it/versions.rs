@@ -388,7 +388,7 @@ async fn lists_have_each_version_once_while_rows_move() {
         // None of it is in what was read before.
         let (user, moves) = (store.clone(), format!("key-{:02}", newest - 1));
         let name = moves.clone();
-        stepped.before(Call::Scan, side, 1, async move {
+        stepped.at(Call::Scan, side, 1, async move {
             assert!(user.delete_as(&bucket(), &key(&name), &DeleteRequest::default()).await.unwrap().existed);
         });
         let request = VersionListRequest { limit: 1_000, ..VersionListRequest::default() };

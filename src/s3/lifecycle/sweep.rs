@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::rules::{self, Action, Standing};
 use crate::model::{BucketName, ObjectKey};
 use crate::s3::settings::{self, Setting};
-use crate::store::{DeleteRequest, Store, StoreError, VersionInfo, VersionListRequest};
+use crate::store::{BucketInfo, DeleteRequest, Placed, Store, StoreError, VersionInfo, VersionListRequest};
 use crate::sys::clock::{self, Timestamp};
 
 /// Versions read at once.
@@ -78,41 +78,45 @@ impl Lifecycle {
     pub async fn sweep(&self, now: Timestamp) -> Result<Swept, StoreError> {
         let mut swept = Swept::default();
         for bucket in self.store.buckets().await? {
-            let found =
-                settings::read::<BucketLifecycleConfiguration>(&self.store, &bucket.name, Setting::Lifecycle).await;
-            match found {
-                Ok(Some(found)) => {
-                    let done = self.bucket(&bucket.name, &found.rules, now, &mut swept).await;
-                    if let Err(error) = done {
-                        tracing::error!(bucket = %bucket.name, %error, "a bucket's lifecycle rules were not applied to all of it");
-                    }
-                }
-                Ok(None) => {}
-                // Rules that cannot be read delete nothing; reading them has logged why.
-                Err(_) => {
-                    tracing::error!(bucket = %bucket.name, "a bucket's lifecycle rules cannot be read; set them again");
-                }
+            if let Err(error) = self.bucket(&bucket, now, &mut swept).await {
+                tracing::error!(bucket = %bucket.name, %error, "a bucket's lifecycle rules were not applied to all of it");
             }
         }
         swept.snapshots = self.store.expire_snapshots(now).await?;
         Ok(swept)
     }
 
-    async fn bucket(
-        &self,
-        bucket: &BucketName,
-        rules: &[LifecycleRule],
-        now: Timestamp,
-        swept: &mut Swept,
-    ) -> Result<(), StoreError> {
+    /// The rules that the bucket has now; none where it is gone, also if there is another of its name.
+    async fn rules(&self, bucket: &BucketInfo) -> Result<Vec<LifecycleRule>, StoreError> {
+        let found = settings::read::<BucketLifecycleConfiguration>(&self.store, &bucket.name, Setting::Lifecycle).await;
+        let Ok(found) = found else {
+            // Rules that cannot be read delete nothing; reading them has logged why.
+            tracing::error!(bucket = %bucket.name, "a bucket's lifecycle rules cannot be read; set them again");
+            return Ok(Vec::new());
+        };
+        let Some(found) = found else { return Ok(Vec::new()) };
+        // What was read belongs to it if it is there afterwards.
+        match self.store.bucket(&bucket.name).await {
+            Ok(now) if now.identity() == bucket.identity() => Ok(found.rules),
+            Ok(_) | Err(StoreError::NoSuchBucket(_)) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Rules are read anew for each page: what was taken back deletes nothing more.
+    async fn bucket(&self, bucket: &BucketInfo, now: Timestamp, swept: &mut Swept) -> Result<(), StoreError> {
         let mut request = VersionListRequest { limit: PAGE, ..VersionListRequest::default() };
         let mut walk = Walk::default();
         loop {
-            let page = self.store.list_versions(bucket, &request).await?;
+            let rules = self.rules(bucket).await?;
+            if rules.is_empty() {
+                return Ok(());
+            }
+            let page = self.store.list_versions(&bucket.name, &request).await?;
             walk.add(page.versions);
             while let Some((version, standing)) = walk.next(page.next.is_none()) {
-                if let Some(action) = rules::action(rules, &version.info, standing, now) {
-                    self.act(bucket, &version, action, swept).await?;
+                if let Some(action) = rules::action(&rules, &version.info, standing, now) {
+                    self.act(&bucket.name, &version, action, swept).await?;
                 }
             }
             match page.next {
@@ -120,22 +124,20 @@ impl Lifecycle {
                 Some((key, id)) => (request.key_after, request.version_after) = (Some(key), id),
             }
         }
-        self.uploads(bucket, rules, now, swept).await
+        self.uploads(bucket, now, swept).await
     }
 
-    async fn uploads(
-        &self,
-        bucket: &BucketName,
-        rules: &[LifecycleRule],
-        now: Timestamp,
-        swept: &mut Swept,
-    ) -> Result<(), StoreError> {
+    async fn uploads(&self, bucket: &BucketInfo, now: Timestamp, swept: &mut Swept) -> Result<(), StoreError> {
         let mut after = None;
         loop {
-            let uploads = self.store.list_uploads_after(bucket, "", after, PAGE).await?;
+            let rules = self.rules(bucket).await?;
+            if rules.is_empty() {
+                return Ok(());
+            }
+            let uploads = self.store.list_uploads_after(&bucket.name, "", after, PAGE).await?;
             after = uploads.last().map(|last| (last.key.clone(), Some(last.id)));
-            for upload in uploads.iter().filter(|upload| rules::aborts(rules, upload, now)) {
-                match self.store.abort_upload(bucket, &upload.key, &upload.id).await {
+            for upload in uploads.iter().filter(|upload| rules::aborts(&rules, upload, now)) {
+                match self.store.abort_upload(&bucket.name, &upload.key, &upload.id).await {
                     Ok(()) => swept.aborted += 1,
                     Err(StoreError::NoSuchUpload(_)) => {}
                     Err(error) => return Err(error),
@@ -156,12 +158,16 @@ impl Lifecycle {
         swept: &mut Swept,
     ) -> Result<(), StoreError> {
         let info = &version.info;
+        // Only a marker that is the last of its key is removed while it is the newest.
+        let placed = if version.latest { Placed::Alone } else { Placed::Superseded };
         let request = DeleteRequest {
             version: (action == Action::Remove).then(|| info.version.id()),
             if_match: Some(info.etag.clone()),
             if_modified: Some(info.modified.0 / 1_000),
             if_size: Some(info.size),
             if_exactly: Some(info.version),
+            if_headers: Some(info.headers.clone()),
+            if_placed: (action == Action::Remove).then_some(placed),
             bypass_governance: false,
         };
         match self.store.delete_as(bucket, &info.key, &request).await {

@@ -137,7 +137,7 @@ async fn a_sweep_leaves_a_snapshot_that_was_made_anew() {
     put(&store, "data", "key", b"two").await.unwrap();
     let user = store.clone();
     // The sweep has listed both by then, and drops what only the first showed.
-    stepped.before(Call::Scan, "h/data", 0, async move {
+    stepped.at(Call::Scan, "h/data", 0, async move {
         user.remove_snapshot(&bucket("data"), &snap("latest")).await.unwrap();
         user.create_snapshot(&bucket("data"), &snap("latest"), None).await.unwrap();
     });
@@ -163,7 +163,7 @@ async fn read_while_it_goes<T, F: Future<Output = Result<T, StoreError>>>(
     }
     store.create_snapshot(&bucket("data"), &snap("s"), None).await.unwrap();
     let user = store.clone();
-    stepped.before(call, "o/data", 0, async move {
+    stepped.at(call, "o/data", 0, async move {
         user.remove_snapshot(&bucket("data"), &snap("s")).await.unwrap();
         put(&user, "data", "1", b"after").await.unwrap();
         user.delete(&bucket("data"), &key("2")).await.unwrap();
@@ -220,7 +220,7 @@ async fn readers_of_a_branch_that_goes_are_told_so() {
         store.create_snapshot(&bucket("data"), &snap("s"), None).await.unwrap();
         store.branch_snapshot(&bucket("data"), &snap("s"), &bucket("branch")).await.unwrap();
         let user = store.clone();
-        stepped.before(call, "o/data", 0, async move {
+        stepped.at(call, "o/data", 0, async move {
             user.delete_bucket(&bucket("branch")).await.unwrap();
             user.remove_snapshot(&bucket("data"), &snap("s")).await.unwrap();
             put(&user, "data", "1", b"after").await.unwrap();

@@ -1,6 +1,5 @@
 //! An appliance for a test: the real binary on ports of its own, in a folder of its own, gone when dropped.
 
-pub(crate) mod hooked;
 pub(crate) mod rows;
 pub(crate) mod simulated;
 pub(crate) mod stepped;

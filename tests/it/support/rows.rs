@@ -12,6 +12,9 @@ pub(crate) trait Meddle: Send + Sync {
     /// Before the row at `key` is read alone.
     async fn before_get(&self, _key: &[u8]) {}
 
+    /// After the row at `key` was read alone.
+    async fn after_get(&self, _key: &[u8]) {}
+
     /// Before a range that begins at `start` is read.
     async fn before_scan(&self, _start: &[u8]) {}
 
@@ -28,7 +31,9 @@ pub(crate) struct Meddled<M>(pub(crate) Arc<dyn Meta>, pub(crate) M);
 impl<M: Meddle + 'static> Meta for Meddled<M> {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, MetaError> {
         self.1.before_get(key).await;
-        self.0.get(key).await
+        let row = self.0.get(key).await;
+        self.1.after_get(key).await;
+        row
     }
 
     async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Bytes>>, MetaError> {

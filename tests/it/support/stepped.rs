@@ -1,4 +1,4 @@
-//! A step that a test takes between two of the store's own: right before the store reads what the test names.
+//! A step that a test takes between two of the store's own: right before the store reads what the test names, or right after.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,12 +8,14 @@ use futures_util::future::BoxFuture;
 
 use super::rows::{Meddle, Meddled};
 
-/// What the store is about to do.
+/// What the store does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
-    /// To read a row.
+    /// It is about to read a row.
     Get,
-    /// To read a range.
+    /// It has read a row, and does not know it yet.
+    Got,
+    /// It is about to read a range.
     Scan,
 }
 
@@ -35,8 +37,8 @@ impl Stepped {
         (stepped.clone(), Arc::new(Meddled(meta, stepped)))
     }
 
-    /// Does `act` before the call of this kind, about a key that begins so, that comes after `skip` others.
-    pub(crate) fn before(
+    /// Does `act` at the call of this kind, about a key that begins so, that comes after `skip` others.
+    pub(crate) fn at(
         &self,
         call: Call,
         begins: impl Into<Vec<u8>>,
@@ -81,6 +83,10 @@ impl Stepped {
 impl Meddle for Stepped {
     async fn before_get(&self, key: &[u8]) {
         self.pass(Call::Get, key).await;
+    }
+
+    async fn after_get(&self, key: &[u8]) {
+        self.pass(Call::Got, key).await;
     }
 
     async fn before_scan(&self, start: &[u8]) {
