@@ -242,7 +242,9 @@ impl Inner {
         let source = self.source(key).await?;
         let keeps = self.known_as(number, source.facts())?;
         let handle = self.opened(Open::Source(source, number));
-        Ok((handle, if keeps { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() }))
+        let kept = if keeps { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() };
+        // Nothing is written by it: the kernel need not ask at its end.
+        Ok((handle, kept | FopenFlags::FOPEN_NOFLUSH))
     }
 
     pub(super) async fn read(&self, handle: u64, offset: u64, len: u64) -> Result<Bytes, Errno> {
