@@ -271,13 +271,23 @@ mod tests {
         assert!(meta.disk_bytes().await.unwrap() > 0);
     }
 
-    /// Each transaction gives many rows the next number, and moves a row of its own. Whoever scans or reads the many meets one number, and
-    /// a row that has left its place is where it went.
+    /// Each transaction gives many rows the next number, and moves a row of its own, while the engine flushes without end. Whoever scans or
+    /// reads the many meets one number, and a row that has left its place is where it went.
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn no_reader_sees_half_of_a_transaction() {
         const ROUNDS: u64 = 200;
         let dir = tempfile::tempdir().unwrap();
-        let meta = Embedded::open(dir.path()).unwrap();
+        let home = Arc::new(Home::open(dir.path(), Reserve::default()).unwrap());
+        let inner = Inner { home: home.clone(), queue: Mutex::default(), writer: Mutex::default() };
+        let meta = Embedded { inner: Arc::new(inner), readers: Readers::new(home.clone()) };
+        // Ends when the test does, however that is.
+        let running = Arc::new(());
+        let still = Arc::downgrade(&running);
+        let flusher = tokio::task::spawn_blocking(move || {
+            while still.strong_count() > 0 {
+                home.tables().unwrap().rows.rotate_memtable_and_wait().unwrap();
+            }
+        });
         let names: Vec<_> = (0..200).map(|row| key(&format!("p/{row:03}"))).collect();
         let place = |side: &str, round: u64| key(&format!("{side}/{round:03}"));
         let number = |round: u64| Bytes::copy_from_slice(&round.to_be_bytes());

@@ -246,6 +246,7 @@ impl Home {
     }
 }
 
+/// Writes changes as one batch, and shows them to readers. There is one writer at a time.
 fn commit(tables: &Tables, changes: &Changes) -> fjall::Result<()> {
     let mut batch = tables.database.batch().durability(Some(PersistMode::SyncAll));
     for (key, value) in changes {
@@ -254,5 +255,7 @@ fn commit(tables: &Tables, changes: &Changes) -> fjall::Result<()> {
             None => batch.remove(tables.keyspace(key), key.as_slice()),
         }
     }
-    batch.commit()
+    batch.commit()?;
+    tables.publish();
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! The open database of the embedded engine: its keyspaces, and how they are read.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use fjall::config::PartitioningPolicy;
@@ -28,6 +28,8 @@ pub(super) struct Tables {
     pub(super) database: Database,
     pub(super) rows: Keyspace,
     pub(super) index: Keyspace,
+    /// What readers see.
+    moment: Mutex<Arc<Snapshot>>,
     _lock: Arc<FolderLock>,
 }
 
@@ -65,7 +67,8 @@ impl Tables {
         let index = database.keyspace("index", || {
             options().filter_block_partitioning_policy(partitioned()).index_block_partitioning_policy(partitioned())
         })?;
-        Ok(Self { database, rows, index, _lock: lock })
+        let moment = Mutex::new(Arc::new(database.snapshot()));
+        Ok(Self { database, rows, index, moment, _lock: lock })
     }
 
     pub(super) fn keyspace(&self, key: &[u8]) -> &Keyspace {
@@ -82,10 +85,18 @@ impl Tables {
         keys.iter().map(|key| self.get_in(&moment, key)).collect()
     }
 
-    /// What all transactions until now have written, and nothing of one that is being written. The engine's own reads, which name no
-    /// moment, see half of a batch.
-    fn moment(&self) -> Snapshot {
-        self.database.snapshot()
+    /// What the batches until the last that was [published](Self::publish) have written, and nothing of a later one. The engine's own
+    /// reads, which name no moment, see half of a batch that is being applied; so does a moment that is taken then, if a flush or a
+    /// compaction ends meanwhile: its number is higher than the batch's.
+    fn moment(&self) -> Arc<Snapshot> {
+        self.moment.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Shows readers what was written until now. Only while nobody writes.
+    pub(super) fn publish(&self) {
+        let now = Arc::new(self.database.snapshot());
+        let before = std::mem::replace(&mut *self.moment.lock().unwrap_or_else(PoisonError::into_inner), now);
+        drop(before);
     }
 
     fn get_in(&self, moment: &Snapshot, key: &[u8]) -> Result<Option<Bytes>, MetaError> {

@@ -223,8 +223,12 @@ impl Door {
         let upload = convert::upload(&input.upload_id)?;
         let customer = customer_headers!(input);
         if customer.is_some() {
-            let about = self.store.upload(&bucket, &key, &upload).await.map_err(store_error)?;
-            self.encryption_of_upload(&bucket, &about, customer)?;
+            match self.store.upload(&bucket, &key, &upload).await {
+                Ok(about) => drop(self.encryption_of_upload(&bucket, &about, customer)?),
+                // It may be complete already.
+                Err(StoreError::NoSuchUpload(_)) => {}
+                Err(error) => return Err(store_error(error)),
+            }
         }
         let precondition = convert::precondition(&place, input.if_match.as_ref(), input.if_none_match.as_ref());
         let whole = given_checksums!(input);

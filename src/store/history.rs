@@ -235,6 +235,8 @@ impl Store {
                 merge.seek(newest, [&place[..], b"\0"].concat());
                 merge.passed = Some((object, place));
             }
+            // It is gone, and where it stood is not known: twice is better than never.
+            None if after.is_some() => merge.seek(newest, key::versions_of(bucket, &object)),
             None => merge.seek([&newest[..], b"\0"].concat(), prefix_end(&key::versions_of(bucket, &object))),
         }
         Ok(())

@@ -10,6 +10,9 @@ use crate::shell;
 /// A Debian package and a file that shows it is there.
 pub type Need = (&'static str, &'static str);
 
+/// What building takes besides Rust and a C compiler.
+pub const BUILD: &[Need] = &[("make", "/usr/bin/make")];
+
 /// What building images takes.
 pub const IMAGE: &[Need] = &[
     ("kmod", "/sbin/depmod"),

@@ -33,6 +33,7 @@ pub fn run(root: &Path, args: &TestArgs) -> Result<()> {
     })?;
     stage("tidy", || crate::tidy::run(root))?;
     stage("lint", || {
+        install::debian(install::BUILD)?;
         cargo(root, &["clippy", IGNORE_RUST_VERSION, "-p", "bedplate", "--all-targets", "--", "-D", "warnings"])?;
         let agent = ["--no-default-features", "-p", "bedplate", "--lib", "--bins", "--", "-D", "warnings"];
         cargo(root, &[&["clippy", IGNORE_RUST_VERSION][..], &agent].concat())?;

@@ -103,16 +103,16 @@ impl Lifecycle {
         }
     }
 
-    /// Rules are read anew for each page: what was taken back deletes nothing more.
+    /// Rules are read anew for each page, and after it: what was taken back deletes nothing more, and what is deleted is of their bucket.
     async fn bucket(&self, bucket: &BucketInfo, now: Timestamp, swept: &mut Swept) -> Result<(), StoreError> {
         let mut request = VersionListRequest { limit: PAGE, ..VersionListRequest::default() };
         let mut walk = Walk::default();
         loop {
+            let page = self.store.list_versions(&bucket.name, &request).await?;
             let rules = self.rules(bucket).await?;
             if rules.is_empty() {
                 return Ok(());
             }
-            let page = self.store.list_versions(&bucket.name, &request).await?;
             walk.add(page.versions);
             while let Some((version, standing)) = walk.next(page.next.is_none()) {
                 if let Some(action) = rules::action(&rules, &version.info, standing, now) {
@@ -130,11 +130,11 @@ impl Lifecycle {
     async fn uploads(&self, bucket: &BucketInfo, now: Timestamp, swept: &mut Swept) -> Result<(), StoreError> {
         let mut after = None;
         loop {
+            let uploads = self.store.list_uploads_after(&bucket.name, "", after, PAGE).await?;
             let rules = self.rules(bucket).await?;
             if rules.is_empty() {
                 return Ok(());
             }
-            let uploads = self.store.list_uploads_after(&bucket.name, "", after, PAGE).await?;
             after = uploads.last().map(|last| (last.key.clone(), Some(last.id)));
             for upload in uploads.iter().filter(|upload| rules::aborts(&rules, upload, now)) {
                 match self.store.abort_upload(&bucket.name, &upload.key, &upload.id).await {
