@@ -326,6 +326,8 @@ mod tests {
             }
         };
         futures_util::future::join4(writer, whole, sides, follower).await;
+        drop(running);
+        flusher.await.unwrap();
     }
 
     #[tokio::test]
