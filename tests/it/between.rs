@@ -340,7 +340,8 @@ async fn the_rules_of_a_bucket_are_not_those_of_the_next_of_its_name() {
     let (store, rows, workers) = open(dir.path()).await;
     store.set_setting(&bucket(), "lifecycle", Some(ALL_IS_OVER.into())).await.unwrap();
     let other = store.clone();
-    rows.step.at(Call::Got, row::setting(&bucket(), "lifecycle"), 0, async move {
+    // Right before its versions are listed.
+    rows.step.at(Call::Scan, row::objects(&bucket()), 0, async move {
         give_away(&other).await;
         put(&other, "theirs", b"new").await;
     });
