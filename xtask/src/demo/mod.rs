@@ -47,8 +47,9 @@ pub struct Arguments {
 /// Plays it.
 pub fn run(arguments: &Arguments) -> Result<()> {
     ensure!(install::is_root(), "the demonstration takes root (namespaces, libvirt): run it with sudo");
-    install::debian(install::IMAGE)?;
-    install::debian(install::LAB)?;
+    for needs in [install::BUILD, install::IMAGE, install::LAB] {
+        install::debian(needs)?;
+    }
     let mut summary = Summary::default();
     let built = Instant::now();
     say("building bedplate, the agent and the images (minutes, the first time)");
