@@ -194,7 +194,45 @@ impl Store {
         sum_up: impl Fn(&UploadInfo, &[PartInfo]) -> Result<(BTreeMap<String, String>, Bytes), StoreError>,
     ) -> Result<ObjectInfo, StoreError> {
         let _activity = self.inner.activities.begin();
-        match self.try_complete(bucket, object, upload, parts, precondition, sum_up).await {
+        let completed = async {
+            let upload_row = self.upload_row(bucket, object, *upload).await?;
+            let upload_bytes = upload_row.encode();
+            let (stored, terms, root_digest) = self.joined(*upload, parts).await?;
+            let chosen = choose(&stored, parts)?;
+            let mut sums = Md5::new();
+            chosen.iter().for_each(|part| sums.update(part.md5));
+            let size = chosen.iter().map(|part| part.size).sum();
+            let infos: Vec<_> = parts.iter().zip(&chosen).map(|((number, _), row)| part_info(*number, row)).collect();
+            let about = upload_info(object.clone(), *upload, upload_row.clone());
+            let (headers, part_sums) = sum_up(&about, &infos)?;
+            let mut part_list = PartList { sums: part_sums, ..PartList::default() };
+            infos.iter().for_each(|part| part_list.push(part.number, part.size));
+            let mut described = upload_row.described;
+            // What was pushed has no MD5: nobody has seen all of its bytes but the client.
+            let etag = match described.headers.remove(PUSHED) {
+                Some(_) => root_digest.to_string(),
+                None => format!("{}-{}", hex::encode(sums.finalize()), chosen.len()),
+            };
+            described.headers.extend(headers);
+            let row = ObjectRow {
+                size,
+                etag,
+                modified: clock::now(),
+                described,
+                root_digest: Some(root_digest),
+                parts: chosen.len() as u32,
+                body: self.inner.lay_down(Content::Terms(terms)).await?,
+                part_list,
+                ..ObjectRow::empty()
+            };
+            let upload_key = key::upload(bucket, object, *upload);
+            let with =
+                |tx: Transaction| tx.expect(upload_key.clone(), Some(upload_bytes.clone())).delete(upload_key.clone());
+            let info = self.inner.commit_object(bucket, object, row, precondition, with).await?;
+            self.drop_parts(*upload, stored).await;
+            Ok(info)
+        };
+        match completed.await {
             // Another call may have completed or aborted the upload meanwhile: its parts, its row and what it was to replace are then no
             // longer what they were, and that is no fault of what this call says.
             Err(
@@ -208,53 +246,6 @@ impl Store {
             }
             other => other,
         }
-    }
-
-    async fn try_complete(
-        &self,
-        bucket: &BucketName,
-        object: &ObjectKey,
-        upload: &UploadId,
-        parts: &[(u32, String)],
-        precondition: &Precondition,
-        sum_up: impl Fn(&UploadInfo, &[PartInfo]) -> Result<(BTreeMap<String, String>, Bytes), StoreError>,
-    ) -> Result<ObjectInfo, StoreError> {
-        let upload_row = self.upload_row(bucket, object, *upload).await?;
-        let upload_bytes = upload_row.encode();
-        let (stored, terms, root_digest) = self.joined(*upload, parts).await?;
-        let chosen = choose(&stored, parts)?;
-        let mut sums = Md5::new();
-        chosen.iter().for_each(|part| sums.update(part.md5));
-        let size = chosen.iter().map(|part| part.size).sum();
-        let infos: Vec<_> = parts.iter().zip(&chosen).map(|((number, _), row)| part_info(*number, row)).collect();
-        let about = upload_info(object.clone(), *upload, upload_row.clone());
-        let (headers, part_sums) = sum_up(&about, &infos)?;
-        let mut part_list = PartList { sums: part_sums, ..PartList::default() };
-        infos.iter().for_each(|part| part_list.push(part.number, part.size));
-        let mut described = upload_row.described;
-        // What was pushed has no MD5: nobody has seen all of its bytes but the client.
-        let etag = match described.headers.remove(PUSHED) {
-            Some(_) => root_digest.to_string(),
-            None => format!("{}-{}", hex::encode(sums.finalize()), chosen.len()),
-        };
-        described.headers.extend(headers);
-        let row = ObjectRow {
-            size,
-            etag,
-            modified: clock::now(),
-            described,
-            root_digest: Some(root_digest),
-            parts: chosen.len() as u32,
-            body: self.inner.lay_down(Content::Terms(terms)).await?,
-            part_list,
-            ..ObjectRow::empty()
-        };
-        let upload_key = key::upload(bucket, object, *upload);
-        let with =
-            |tx: Transaction| tx.expect(upload_key.clone(), Some(upload_bytes.clone())).delete(upload_key.clone());
-        let info = self.inner.commit_object(bucket, object, row, precondition, with).await?;
-        self.drop_parts(*upload, stored).await;
-        Ok(info)
     }
 
     /// Ends an upload and forgets its parts.

@@ -139,18 +139,12 @@ impl Store {
     /// Removes a snapshot, and the rows that only it showed; garbage collection then frees what nothing refers to any more. It is gone at
     /// once, and goes on to be swept if the program ends meanwhile. Refused while branches need it.
     pub async fn remove_snapshot(&self, bucket: &BucketName, name: &SnapshotName) -> Result<(), StoreError> {
-        self.remove_where(bucket, name, |_| true).await
+        self.take_leave(bucket, name, |_| true).await?;
+        self.sweep_away(bucket, name).await
     }
 
-    /// As [`Store::remove_snapshot`], where the snapshot's row is as wanted at the moment that it goes: a name may have become another's.
-    async fn remove_where(
-        &self,
-        bucket: &BucketName,
-        name: &SnapshotName,
-        wanted: impl Fn(&SnapshotRow) -> bool,
-    ) -> Result<(), StoreError> {
-        self.take_leave(bucket, name, wanted).await?;
-        // A caller that goes away must not leave the rest until the next sweep.
+    /// Sweeps what only a snapshot showed that has taken its leave: to the end, also if the caller goes away.
+    async fn sweep_away(&self, bucket: &BucketName, name: &SnapshotName) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
         let (store, bucket, name) = (self.clone(), bucket.clone(), name.clone());
         self.inner.workers.spawn("snapshot removal", async move {
@@ -159,7 +153,8 @@ impl Store {
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Marks a snapshot as leaving, and lets the bucket's writers know that nothing needs to be kept for it.
+    /// Marks a snapshot as leaving, and lets the bucket's writers know that nothing needs to be kept for it. Its row must be as wanted at
+    /// that moment: a name may have become another's.
     async fn take_leave(
         &self,
         bucket: &BucketName,
@@ -202,7 +197,10 @@ impl Store {
             let is_over = |row: &SnapshotRow| row.expires.is_some_and(|expires| expires <= now);
             let outcome = match (row.leaving, is_over(&row) && row.branches.is_empty()) {
                 (true, _) => self.inner.sweep_snapshot(&bucket, &name).await,
-                (false, true) => self.remove_where(&bucket, &name, is_over).await,
+                (false, true) => match self.take_leave(&bucket, &name, is_over).await {
+                    Ok(()) => self.sweep_away(&bucket, &name).await,
+                    refused => refused,
+                },
                 (false, false) => continue,
             };
             match outcome {
